@@ -1,0 +1,1 @@
+//! The control side. For now: the command line's verbs for one host's switch.

@@ -1,0 +1,13 @@
+//! Shunt's host vswitch.
+//!
+//! The pure core (parsing, tables, pipeline, traps, directory) has no I/O, no clock, no lock a reader could wait for
+//! and no allocation per packet; time is an argument. The feature `io` adds what touches the machine: devices, the
+//! underlay, workers, state on disk and the local socket. `docs/ARCHITECTURE.md` is the map of the rooms.
+
+pub mod directory;
+pub mod offload;
+pub mod packet;
+pub mod publish;
+mod sync;
+pub mod types;
+pub mod wire;

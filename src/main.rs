@@ -1,0 +1,3 @@
+//! Argument parsing and wiring, nothing else.
+
+fn main() {}
