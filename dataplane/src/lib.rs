@@ -4,10 +4,14 @@
 //! and no allocation per packet; time is an argument. The feature `io` adds what touches the machine: devices, the
 //! underlay, workers, state on disk and the local socket. `docs/ARCHITECTURE.md` is the map of the rooms.
 
+pub mod desired;
 pub mod directory;
 pub mod offload;
 pub mod packet;
+pub mod pipeline;
 pub mod publish;
+pub mod stats;
 mod sync;
+pub mod tables;
 pub mod types;
 pub mod wire;
