@@ -1,0 +1,605 @@
+//! The packet path's entrance: all headers of a frame in one pass, as a small value with offsets.
+//!
+//! Every length is checked here once, so that later stages may trust the offsets; every refusal has its own reason.
+//! ARP and other non-IP frames pass with [`Network::Other`]. What is *not* judged here is policy: addresses, source
+//! routes, who may send what. Transport checksums belong to the end hosts and are not looked at.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::ethernet::{self, EtherType, Ethernet};
+use super::ipv4::Ipv4;
+use super::ipv6::{self, Ipv6};
+use super::tcp::{self, Flags, Tcp};
+use super::udp::{self, Udp};
+use super::{Layer, ParseError, Protocol, take};
+use crate::types::MacAddr;
+
+/// The headers of one frame. Offsets count from the Ethernet header's first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Headers {
+    /// Ethernet destination.
+    pub destination: MacAddr,
+    /// Ethernet source.
+    pub source: MacAddr,
+    /// What Ethernet carries.
+    pub ethertype: EtherType,
+    /// The IP addresses, where there are any.
+    pub network: Network,
+    /// DSCP (upper six bits) and ECN (lower two). Zero without IP, as are all fields below.
+    pub tos: u8,
+    /// TTL or hop limit.
+    pub hop_limit: u8,
+    /// The transport protocol: behind all IPv6 extension headers.
+    pub protocol: Protocol,
+    /// Whether this is a piece of a datagram.
+    pub fragment: Fragment,
+    /// IPv4's don't-fragment bit; always true over IPv6.
+    pub dont_fragment: bool,
+    /// The sender prescribes a route (IPv4 LSRR/SSRR, IPv6 routing type 0): to be dropped by whoever forwards.
+    pub source_routed: bool,
+    /// Ports or ICMP type.
+    pub transport: Transport,
+    /// Bytes of IP header, options and extension headers.
+    pub network_bytes: u16,
+    /// Bytes of the transport header; zero when it is none that is known, or stands in another fragment.
+    pub transport_bytes: u8,
+    /// Bytes from the Ethernet header to the end of the IP packet. The frame may be longer (Ethernet's padding).
+    pub end: u32,
+}
+
+/// The addresses of the IP header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// Not IP.
+    Other,
+    /// IPv4.
+    V4 {
+        /// Where from.
+        source: Ipv4Addr,
+        /// Where to.
+        destination: Ipv4Addr,
+    },
+    /// IPv6.
+    V6 {
+        /// Where from.
+        source: Ipv6Addr,
+        /// Where to.
+        destination: Ipv6Addr,
+    },
+}
+
+/// Which part of a datagram a packet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fragment {
+    /// The whole.
+    Whole,
+    /// The first piece: has the transport header.
+    First,
+    /// Another piece: has no headers but IP's.
+    Later,
+}
+
+/// What the transport header says, as far as the switch cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Unknown protocol, no IP, or a later fragment.
+    Other,
+    /// TCP.
+    Tcp {
+        /// Source port.
+        source: u16,
+        /// Destination port.
+        destination: u16,
+        /// Control bits.
+        flags: Flags,
+    },
+    /// UDP.
+    Udp {
+        /// Source port.
+        source: u16,
+        /// Destination port.
+        destination: u16,
+    },
+    /// ICMP or ICMPv6 (see [`Headers::protocol`]).
+    Icmp {
+        /// Type.
+        kind: u8,
+        /// Code.
+        code: u8,
+    },
+}
+
+/// Bytes of ICMP's type, code, checksum and rest of header.
+const ICMP_HEADER_BYTES: u8 = 8;
+
+impl Headers {
+    /// Reads all headers of `frame`.
+    ///
+    /// # Errors
+    /// `VlanTagged`; everything that [`Ipv4::parse`], [`Ipv6::parse`], [`ipv6::walk`], [`Tcp::parse`] and
+    /// [`Udp::parse`] refuse; `TinyFragment` for a first fragment without its whole transport header;
+    /// `OverlappingFragment`; `BadLength` of an IPv4 fragment that would exceed 65,535 bytes when put together.
+    #[inline]
+    pub fn parse(frame: &[u8]) -> Result<Self, ParseError> {
+        let Ethernet { destination, source, ethertype } = Ethernet::parse(frame)?;
+        let mut headers = Self {
+            destination,
+            source,
+            ethertype,
+            network: Network::Other,
+            tos: 0,
+            hop_limit: 0,
+            protocol: Protocol(0),
+            fragment: Fragment::Whole,
+            dont_fragment: false,
+            source_routed: false,
+            transport: Transport::Other,
+            network_bytes: 0,
+            transport_bytes: 0,
+            end: saturated(frame.len()),
+        };
+        let packet = frame.get(ethernet::HEADER_BYTES..).unwrap_or_default();
+        match ethertype {
+            EtherType::IPV4 => headers.read_v4(packet)?,
+            EtherType::IPV6 => headers.read_v6(packet)?,
+            tag if tag.is_vlan() => return Err(ParseError::VlanTagged { ethertype: tag.0 }),
+            _ => {}
+        }
+        Ok(headers)
+    }
+
+    #[inline]
+    fn read_v4(&mut self, packet: &[u8]) -> Result<(), ParseError> {
+        let ip = Ipv4::parse(packet)?;
+        self.network = Network::V4 { source: ip.source, destination: ip.destination };
+        self.tos = ip.tos;
+        self.hop_limit = ip.ttl;
+        self.protocol = ip.protocol;
+        self.dont_fragment = ip.dont_fragment;
+        self.source_routed = ip.source_routed;
+        self.network_bytes = u16::from(ip.header_bytes);
+        self.end = 14 + u32::from(ip.total_bytes);
+        let payload = ip.payload(packet);
+        self.fragment = match (ip.fragment_offset, ip.more_fragments) {
+            (0, false) => Fragment::Whole,
+            (0, true) => Fragment::First,
+            _ if ip.overlaps_transport() => return Err(ParseError::OverlappingFragment),
+            (offset, _) => return self.read_later_fragment(offset, payload.len(), Layer::Ipv4),
+        };
+        self.read_transport(payload)
+    }
+
+    #[inline]
+    fn read_v6(&mut self, packet: &[u8]) -> Result<(), ParseError> {
+        let ip = Ipv6::parse(packet)?;
+        self.network = Network::V6 { source: ip.source, destination: ip.destination };
+        self.tos = ip.traffic_class;
+        self.hop_limit = ip.hop_limit;
+        self.dont_fragment = true;
+        self.end = 54 + u32::from(ip.payload_bytes);
+        let within = packet.get(..ipv6::HEADER_BYTES + usize::from(ip.payload_bytes)).unwrap_or_default();
+        let upper = ipv6::walk(within, ip.next_header)?;
+        self.protocol = upper.protocol;
+        self.source_routed = upper.source_routed;
+        // The walk is bounded to a few hundred bytes.
+        self.network_bytes = u16::try_from(upper.offset).unwrap_or(u16::MAX);
+        let payload = within.get(upper.offset..).unwrap_or_default();
+        self.fragment = match upper.fragment {
+            None => Fragment::Whole,
+            Some(fragment) if fragment.is_atomic() => Fragment::Whole,
+            Some(fragment) if fragment.offset == 0 => Fragment::First,
+            Some(fragment) if fragment.offset == 1 && upper.protocol == Protocol::TCP => {
+                return Err(ParseError::OverlappingFragment);
+            }
+            Some(fragment) => {
+                return self.read_later_fragment(fragment.offset, payload.len(), Layer::Ipv6Extension);
+            }
+        };
+        self.read_transport(payload)
+    }
+
+    /// Refuses the "ping of death": a last piece that ends beyond the largest datagram.
+    #[inline]
+    fn read_later_fragment(&mut self, offset: u16, bytes: usize, layer: Layer) -> Result<(), ParseError> {
+        self.fragment = Fragment::Later;
+        let most = usize::from(u16::MAX);
+        let claimed = usize::from(offset) * 8 + bytes;
+        if claimed > most {
+            return Err(ParseError::BadLength { layer, claimed, least: 0, most });
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn read_transport(&mut self, payload: &[u8]) -> Result<(), ParseError> {
+        let is_first = self.fragment == Fragment::First;
+        let tiny = |need: usize| Err(ParseError::TinyFragment { need, have: payload.len() });
+        (self.transport, self.transport_bytes) = match self.protocol {
+            Protocol::TCP => match Tcp::parse(payload) {
+                Ok(tcp) => (
+                    Transport::Tcp { source: tcp.source, destination: tcp.destination, flags: tcp.flags },
+                    tcp.header_bytes,
+                ),
+                // RFC 1858 §3, and RFC 7112 §5 for IPv6: a first fragment has all headers, or it is hiding something.
+                Err(ParseError::Truncated { .. }) if is_first => return tiny(tcp::HEADER_BYTES),
+                Err(ParseError::BadLength { claimed, least, .. }) if is_first && claimed >= least => {
+                    return tiny(claimed);
+                }
+                Err(refusal) => return Err(refusal),
+            },
+            // A first fragment's UDP length is that of the whole datagram: only the ports can be read.
+            Protocol::UDP if is_first => match payload.first_chunk() {
+                Some(&[s0, s1, d0, d1, _, _, _, _]) => (
+                    Transport::Udp {
+                        source: u16::from_be_bytes([s0, s1]),
+                        destination: u16::from_be_bytes([d0, d1]),
+                    },
+                    8,
+                ),
+                None => return tiny(udp::HEADER_BYTES),
+            },
+            Protocol::UDP => {
+                let udp = Udp::parse(payload)?;
+                (Transport::Udp { source: udp.source, destination: udp.destination }, 8)
+            }
+            Protocol::ICMPV4 if matches!(self.network, Network::V4 { .. }) => {
+                self.icmp(payload, Layer::Icmpv4)?
+            }
+            Protocol::ICMPV6 if matches!(self.network, Network::V6 { .. }) => {
+                self.icmp(payload, Layer::Icmpv6)?
+            }
+            _ => (Transport::Other, 0),
+        };
+        Ok(())
+    }
+
+    fn icmp(&self, payload: &[u8], layer: Layer) -> Result<(Transport, u8), ParseError> {
+        match take::<8>(payload, 0, layer) {
+            Ok(&[kind, code, ..]) => Ok((Transport::Icmp { kind, code }, ICMP_HEADER_BYTES)),
+            Err(_) if self.fragment == Fragment::First => {
+                Err(ParseError::TinyFragment { need: 8, have: payload.len() })
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Source and destination of the IP header.
+    #[must_use]
+    #[inline]
+    pub const fn addresses(&self) -> Option<(IpAddr, IpAddr)> {
+        match self.network {
+            Network::Other => None,
+            Network::V4 { source, destination } => Some((IpAddr::V4(source), IpAddr::V4(destination))),
+            Network::V6 { source, destination } => Some((IpAddr::V6(source), IpAddr::V6(destination))),
+        }
+    }
+
+    /// Source and destination port, of TCP and UDP.
+    #[must_use]
+    #[inline]
+    pub const fn ports(&self) -> Option<(u16, u16)> {
+        match self.transport {
+            Transport::Tcp { source, destination, .. } | Transport::Udp { source, destination } => {
+                Some((source, destination))
+            }
+            _ => None,
+        }
+    }
+
+    /// Where the IP header begins: 14.
+    #[must_use]
+    #[inline]
+    pub const fn network_offset(&self) -> usize {
+        ethernet::HEADER_BYTES
+    }
+
+    /// Where the transport header begins (or a later fragment's payload).
+    #[must_use]
+    #[inline]
+    pub const fn transport_offset(&self) -> usize {
+        ethernet::HEADER_BYTES + self.network_bytes as usize
+    }
+
+    /// Where the transport's payload begins.
+    #[must_use]
+    #[inline]
+    pub const fn payload_offset(&self) -> usize {
+        self.transport_offset() + self.transport_bytes as usize
+    }
+
+    /// Bytes of the IP packet, headers included: what an MTU limits. Zero for frames that are not IP.
+    #[must_use]
+    #[inline]
+    pub const fn ip_bytes(&self) -> usize {
+        match self.network {
+            Network::Other => 0,
+            _ => self.end as usize - ethernet::HEADER_BYTES,
+        }
+    }
+
+    /// True unless RFC 1122 §3.2.2 or RFC 4443 §2.4(e) forbid an ICMP error about this packet: never about ICMP
+    /// errors, later fragments, multicast or broadcast, or a source that is not one host. (The exception for packet
+    /// too big to multicast destinations is not made.)
+    #[must_use]
+    pub fn may_provoke_error(&self) -> bool {
+        let is_error = match (self.protocol, self.transport) {
+            // Informational messages only; an unknown type might be an error (RFC 1122 §3.2.2).
+            (Protocol::ICMPV4, Transport::Icmp { kind, .. }) => !matches!(kind, 0 | 8 | 13..=18),
+            (Protocol::ICMPV6, Transport::Icmp { kind, .. }) => kind < 128 || kind == 137,
+            _ => false,
+        };
+        let is_host_to_host = match self.network {
+            Network::Other => false,
+            Network::V4 { source, destination } => {
+                let is_host = |ip: Ipv4Addr| !(ip.is_multicast() || ip.is_broadcast() || ip.is_unspecified());
+                is_host(source) && is_host(destination) && !source.is_loopback()
+            }
+            Network::V6 { source, destination } => {
+                let is_host = |ip: Ipv6Addr| !(ip.is_multicast() || ip.is_unspecified());
+                is_host(source) && is_host(destination) && !source.is_loopback()
+            }
+        };
+        is_host_to_host && !is_error && self.fragment != Fragment::Later && self.destination.is_unicast()
+    }
+}
+
+/// A hash of the flow that a packet belongs to: addresses, protocol and ports. Fragments are hashed without ports, so
+/// that all pieces of a datagram take one path. `seed` should be random: guests choose addresses and ports.
+#[must_use]
+#[inline]
+pub fn flow_hash(headers: &Headers, seed: u32) -> u32 {
+    let ports = match (headers.fragment, headers.ports()) {
+        (Fragment::Whole, Some((source, destination))) => u32::from(source) << 16 | u32::from(destination),
+        _ => 0,
+    };
+    let low = u64::from(ports) << 8 | u64::from(headers.protocol.0);
+    let state = multiply(u64::from(seed) ^ 0x243f_6a88_85a3_08d3, low ^ 0xa409_3822_299f_31d0);
+    let state = match headers.network {
+        Network::Other => {
+            let mac = |MacAddr([a, b, c, d, e, f]): MacAddr| u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
+            multiply(state ^ mac(headers.source), mac(headers.destination) ^ 0x1319_8a2e_0370_7344)
+        }
+        Network::V4 { source, destination } => {
+            let both = u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits());
+            multiply(state ^ both, 0x1319_8a2e_0370_7344)
+        }
+        Network::V6 { source, destination } => {
+            let (source, destination) = (halves(source), halves(destination));
+            let state = multiply(state ^ source.0, source.1 ^ 0x1319_8a2e_0370_7344);
+            multiply(state ^ destination.0, destination.1 ^ 0x082e_fa98_ec4e_6c89)
+        }
+    };
+    let [a, b, c, d, ..] = multiply(state, 0x4528_21e6_38d0_1377).to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}
+
+/// The halves of a 128-bit product, folded: each bit of the result depends on all bits of both.
+#[inline]
+fn multiply(a: u64, b: u64) -> u64 {
+    let (high, low) = split(u128::from(a) * u128::from(b));
+    high ^ low
+}
+
+#[inline]
+const fn halves(ip: Ipv6Addr) -> (u64, u64) {
+    split(ip.to_bits())
+}
+
+#[inline]
+const fn split(value: u128) -> (u64, u64) {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = value.to_be_bytes();
+    (u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes([i, j, k, l, m, n, o, p]))
+}
+
+/// Frames are below 64 KiB and a little; a longer slice is no frame, and its claimed end is never beyond it.
+#[inline]
+fn saturated(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FROM: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const TO: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+    fn ethernet(ethertype: EtherType) -> Vec<u8> {
+        let (destination, source) = (MacAddr([2, 0, 0, 0, 0, 2]), MacAddr([2, 0, 0, 0, 0, 1]));
+        Ethernet { destination, source, ethertype }.to_bytes().to_vec()
+    }
+
+    /// `fragment` is (offset in units of eight bytes, more fragments).
+    fn v4(protocol: Protocol, fragment: (u16, bool), payload: &[u8]) -> Vec<u8> {
+        let ip = Ipv4 {
+            header_bytes: 20,
+            tos: 0x2e,
+            total_bytes: u16::try_from(20 + payload.len()).unwrap(),
+            identification: 7,
+            dont_fragment: false,
+            more_fragments: fragment.1,
+            fragment_offset: fragment.0,
+            ttl: 63,
+            protocol,
+            source: FROM,
+            destination: TO,
+            source_routed: false,
+        };
+        [&ethernet(EtherType::IPV4), &ip.to_bytes()[..], payload].concat()
+    }
+
+    fn v6(next_header: Protocol, payload: &[u8]) -> Vec<u8> {
+        let ip = Ipv6 {
+            traffic_class: 0x2e,
+            flow_label: 5,
+            payload_bytes: u16::try_from(payload.len()).unwrap(),
+            next_header,
+            hop_limit: 63,
+            source: FROM.to_ipv6_mapped(),
+            destination: TO.to_ipv6_mapped(),
+        };
+        [&ethernet(EtherType::IPV6), &ip.to_bytes()[..], payload].concat()
+    }
+
+    fn tcp_segment(extra_words: u8) -> Vec<u8> {
+        let mut segment = vec![0; 20 + usize::from(extra_words) * 4];
+        segment[..4].copy_from_slice(&[0x1f, 0x90, 0, 80]);
+        segment[12] = (5 + extra_words) << 4;
+        segment[13] = Flags::SYN.0;
+        segment
+    }
+
+    const UDP: [u8; 10] = [0, 68, 0, 67, 0, 10, 0, 0, 1, 2];
+
+    #[test]
+    fn tcp_over_ipv4_with_padding() {
+        let mut frame = v4(Protocol::TCP, (0, false), &tcp_segment(1));
+        frame.resize(60, 0);
+        let headers = Headers::parse(&frame).unwrap();
+        assert_eq!(headers.addresses(), Some((FROM.into(), TO.into())));
+        assert_eq!(headers.ports(), Some((8080, 80)));
+        assert!(matches!(headers.transport, Transport::Tcp { flags: Flags::SYN, .. }));
+        assert_eq!((headers.transport_offset(), headers.payload_offset()), (34, 58));
+        assert_eq!((headers.end, headers.ip_bytes()), (58, 44));
+        assert_eq!((headers.tos, headers.hop_limit, headers.dont_fragment), (0x2e, 63, false));
+    }
+
+    #[test]
+    fn udp_over_ipv6_behind_an_extension() {
+        let mut payload = vec![17, 0, 1, 4, 0, 0, 0, 0];
+        payload.extend(UDP);
+        let headers = Headers::parse(&v6(Protocol::DESTINATION_OPTIONS, &payload)).unwrap();
+        assert_eq!(headers.protocol, Protocol::UDP);
+        assert_eq!(headers.ports(), Some((68, 67)));
+        assert_eq!((headers.network_bytes, headers.payload_offset(), headers.end), (48, 70, 72));
+    }
+
+    #[test]
+    fn what_is_not_ip_passes_and_tags_do_not() {
+        let arp = Headers::parse(&ethernet(EtherType::ARP)).unwrap();
+        assert_eq!((arp.network, arp.addresses(), arp.ip_bytes()), (Network::Other, None, 0));
+        for tag in [EtherType::VLAN, EtherType::SERVICE_VLAN] {
+            assert_eq!(Headers::parse(&ethernet(tag)), Err(ParseError::VlanTagged { ethertype: tag.0 }));
+        }
+        assert!(matches!(
+            Headers::parse(&[0; 13]),
+            Err(ParseError::Truncated { layer: Layer::Ethernet, need: 14, have: 13 })
+        ));
+    }
+
+    #[test]
+    fn each_transport_refusal_names_its_layer() {
+        let layer = |frame: &[u8]| match Headers::parse(frame) {
+            Err(ParseError::Truncated { layer, .. } | ParseError::BadLength { layer, .. }) => Some(layer),
+            _ => None,
+        };
+        assert_eq!(layer(&v4(Protocol::TCP, (0, false), &[0; 19])), Some(Layer::Tcp));
+        assert_eq!(layer(&v4(Protocol::UDP, (0, false), &[0; 8])), Some(Layer::Udp));
+        assert_eq!(layer(&v4(Protocol::ICMPV4, (0, false), &[8; 7])), Some(Layer::Icmpv4));
+        assert_eq!(layer(&v6(Protocol::ICMPV6, &[128; 7])), Some(Layer::Icmpv6));
+        assert_eq!(layer(&v6(Protocol::DESTINATION_OPTIONS, &[17; 7])), Some(Layer::Ipv6Extension));
+        // ICMPv6 over IPv4 is nothing that anybody would read as ICMP.
+        let odd = Headers::parse(&v4(Protocol::ICMPV6, (0, false), &[128; 3])).unwrap();
+        assert_eq!(odd.transport, Transport::Other);
+    }
+
+    #[test]
+    fn fragments_keep_to_their_rules() {
+        let first = Headers::parse(&v4(Protocol::UDP, (0, true), &[0, 68, 0, 67, 0x20, 0, 0, 0])).unwrap();
+        assert_eq!((first.fragment, first.ports()), (Fragment::First, Some((68, 67))));
+        let later = Headers::parse(&v4(Protocol::UDP, (185, false), b"xyz")).unwrap();
+        assert_eq!((later.fragment, later.ports(), later.transport_bytes), (Fragment::Later, None, 0));
+
+        for bytes in 0..=23 {
+            let refused = Headers::parse(&v4(Protocol::TCP, (0, true), &tcp_segment(1)[..bytes]));
+            assert!(matches!(refused, Err(ParseError::TinyFragment { .. })), "{bytes}");
+        }
+        assert!(Headers::parse(&v4(Protocol::TCP, (0, true), &tcp_segment(1))).is_ok());
+        let tiny = ParseError::TinyFragment { need: 8, have: 7 };
+        assert_eq!(Headers::parse(&v4(Protocol::UDP, (0, true), &[0; 7])), Err(tiny));
+        assert_eq!(
+            Headers::parse(&v4(Protocol::TCP, (1, true), &[0; 8])),
+            Err(ParseError::OverlappingFragment)
+        );
+        assert!(matches!(
+            Headers::parse(&v4(Protocol::ICMPV4, (8189, false), &[0; 24])),
+            Err(ParseError::BadLength { claimed: 65_536, most: 65_535, .. })
+        ));
+        let mut overlap = vec![6, 0, 0, 8, 0, 0, 0, 1];
+        overlap.extend([0; 8]);
+        assert_eq!(Headers::parse(&v6(Protocol::FRAGMENT, &overlap)), Err(ParseError::OverlappingFragment));
+        // RFC 6946: an atomic fragment is a whole datagram.
+        let atomic = [&[17, 0, 0, 0, 0, 0, 0, 1], &UDP[..]].concat();
+        let headers = Headers::parse(&v6(Protocol::FRAGMENT, &atomic)).unwrap();
+        assert_eq!((headers.fragment, headers.ports()), (Fragment::Whole, Some((68, 67))));
+    }
+
+    #[test]
+    fn all_fragments_of_a_datagram_take_one_path() {
+        let hash = |frame: &[u8], seed| flow_hash(&Headers::parse(frame).unwrap(), seed);
+        let first = v4(Protocol::UDP, (0, true), &[0, 68, 0, 67, 0x20, 0, 0, 0]);
+        let later = v4(Protocol::UDP, (185, false), b"xyz");
+        assert_eq!(hash(&first, 1), hash(&later, 1));
+        let whole = v4(Protocol::UDP, (0, false), &UDP);
+        assert_ne!(hash(&whole, 1), hash(&later, 1));
+        assert_ne!(hash(&whole, 1), hash(&whole, 2));
+    }
+
+    #[test]
+    fn ports_spread_over_all_bits_of_the_hash() {
+        let mut used = [0_u32; 32];
+        for port in 0..=1023_u16 {
+            let mut datagram = UDP;
+            datagram[..2].copy_from_slice(&port.to_be_bytes());
+            let hash = flow_hash(&Headers::parse(&v4(Protocol::UDP, (0, false), &datagram)).unwrap(), 3);
+            used[usize::try_from(hash % 32).unwrap()] += 1;
+        }
+        assert!(used.iter().all(|n| (12..=60).contains(n)), "{used:?}");
+    }
+
+    #[test]
+    fn no_errors_about_errors_fragments_or_groups() {
+        let judge = |frame: &[u8]| Headers::parse(frame).unwrap().may_provoke_error();
+        assert!(judge(&v4(Protocol::UDP, (0, false), &UDP)));
+        assert!(judge(&v4(Protocol::ICMPV4, (0, false), &[8, 0, 0, 0, 0, 0, 0, 0])));
+        assert!(!judge(&v4(Protocol::ICMPV4, (0, false), &[3, 4, 0, 0, 0, 0, 0, 0])));
+        assert!(!judge(&v4(Protocol::UDP, (9, false), &UDP)));
+        assert!(!judge(&v6(Protocol::ICMPV6, &[2, 0, 0, 0, 0, 0, 0, 0])));
+        let mut broadcast = v4(Protocol::UDP, (0, false), &UDP);
+        broadcast[..6].fill(0xff);
+        assert!(!judge(&broadcast));
+    }
+
+    proptest! {
+        #[test]
+        fn no_frame_makes_it_panic_and_offsets_stay_inside(
+            mut frame in proptest::collection::vec(any::<u8>(), 0..200), kind in 0_usize..4, protocol in 0_usize..6) {
+            if let Some(ethertype) = frame.get_mut(12..15) {
+                ethertype.copy_from_slice(&[[8, 0, 0x45], [8, 0, 0x47], [0x86, 0xdd, 0x60], [8, 6, 0]][kind]);
+            }
+            // Make most headers agree with the frame, so that the deeper branches are reached.
+            let length = u16::try_from(frame.len().saturating_sub(14)).unwrap();
+            if kind < 2 && frame.len() >= 34 {
+                frame[16..18].copy_from_slice(&length.to_be_bytes());
+                frame[23] = [1, 6, 17, 47, 58, 0][protocol];
+                frame[24..26].fill(0);
+                let header = 14 + usize::from(frame[14] & 15) * 4;
+                let sum = super::super::checksum::Sum::ZERO.add_bytes(&frame[14..header.min(frame.len())]).checksum();
+                frame[24..26].copy_from_slice(&sum.to_be_bytes());
+            } else if kind == 2 && frame.len() >= 54 {
+                frame[18..20].copy_from_slice(&(length - 40).to_be_bytes());
+                frame[20] = [58, 6, 17, 44, 60, 0][protocol];
+            }
+            if let Ok(headers) = Headers::parse(&frame) {
+                prop_assert!(headers.payload_offset() <= frame.len());
+                prop_assert!(headers.end as usize <= frame.len());
+                if headers.network != Network::Other {
+                    prop_assert!(headers.payload_offset() <= headers.end as usize);
+                }
+                let _ = (flow_hash(&headers, 1), headers.may_provoke_error());
+            }
+        }
+    }
+}
