@@ -1,1 +1,3 @@
 //! The control side. For now: the command line's verbs for one host's switch.
+
+pub mod lab;
