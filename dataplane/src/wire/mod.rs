@@ -6,10 +6,13 @@
 
 #![deny(clippy::indexing_slicing)]
 
+pub mod arp;
 pub mod checksum;
+pub mod dhcpv4;
 pub mod ethernet;
 pub mod flow;
 pub mod geneve;
+pub mod icmpv4;
 pub mod ipv4;
 pub mod ipv6;
 pub mod tcp;
