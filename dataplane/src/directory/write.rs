@@ -68,6 +68,7 @@ impl Books {
     }
 
     #[cfg(test)]
+    #[cfg(not(dataplane_loom))]
     pub(super) fn slots(&self) -> usize {
         self.table.slots()
     }
