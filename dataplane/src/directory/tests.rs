@@ -247,7 +247,8 @@ fn a_table_neither_clogs_nor_keeps_its_greatest_size() {
         assert!(slots(&writer) < 1000, "{} slots for 100 entries", slots(&writer));
     }
     if let Side::Slots { publisher, .. } = &writer.side {
-        println!("tables {}", publisher.version().number());
+        let tables = publisher.version().number();
+        assert!(tables < 600, "{tables} tables: a slot in a bucket that ends searches is free again at once");
     }
     reader.refresh();
     assert!((99_900..100_000).all(|n| look_up(&reader, vni(1), ip(n)) == Some(location(n + 1))));
@@ -313,6 +314,7 @@ fn a_present_key_is_never_missed_and_never_torn_while_the_writer_does_its_worst(
         for number in 0..KEPT {
             writer.set(vni(1), ip(number), round_value(number, 0)).unwrap();
         }
+        writer.set(vni(2), ip(0), Location { physical_ip: host(100), ..location(0) }).unwrap();
         let rounds = if bits == u64::MAX { 60 } else { 4 };
         let stop = AtomicBool::new(false);
         let looked_up: u64 = thread::scope(|scope| {
@@ -333,7 +335,7 @@ fn a_present_key_is_never_missed_and_never_torn_while_the_writer_does_its_worst(
                                     assert_whole(number, found);
                                 }
                             }
-                            assert!((0..8).any(|number| reader.is_known_host(host(number))));
+                            assert!(reader.is_known_host(host(100)), "a known host was missed");
                             batches += 1;
                         }
                         batches
