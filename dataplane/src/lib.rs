@@ -9,9 +9,12 @@ pub mod directory;
 pub mod offload;
 pub mod packet;
 pub mod pipeline;
+pub mod port;
 pub mod publish;
 pub mod stats;
 mod sync;
 pub mod tables;
 pub mod types;
+#[cfg(feature = "io")]
+pub mod underlay;
 pub mod wire;

@@ -1,1 +1,10 @@
 //! What a NIC would do: cutting super-packets, joining segments, finishing checksums. Pure: no I/O.
+//!
+//! A super-packet is one frame that stands for many ([`crate::packet::Segmentation`]). It stays whole as long as the
+//! path allows; [`segment`] cuts it where it leaves for another host. Never
+//! here: trust in what the sender of a frame claims about it; every claim is checked against the bytes.
+
+pub mod checksum;
+mod headers;
+pub mod segment;
+pub mod virtio;

@@ -1,0 +1,386 @@
+//! The door to descriptors: TAPs in their namespaces, and the sockets between hosts.
+//!
+//! Opening is the only thing that needs privilege, so it stands behind one small trait. [`Direct`] opens in this
+//! process; a privileged process that keeps the descriptors can take its place. Never here: packets.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::thread::LinkNameSpaceType;
+
+use super::sys;
+use crate::desired::PortName;
+use crate::types::{MacAddr, Mtu};
+
+/// A TAP to be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TapSpec {
+    /// The interface's name.
+    pub name: PortName,
+    /// Where it stands: a name under /run/netns, an absolute path, or the switch's own namespace.
+    pub netns: Option<String>,
+    /// The guest's address, set on the interface.
+    pub mac: MacAddr,
+    /// Set on the interface.
+    pub mtu: Mtu,
+    /// How many queues, at least one. An interface that exists must have been made for as many (one, or several).
+    pub queues: usize,
+    /// True if the interface is to stay when the switch ends.
+    pub persistent: bool,
+}
+
+/// A TAP's descriptors and what was learned on opening it.
+#[derive(Debug)]
+pub struct OpenTap {
+    /// One per queue, non-blocking.
+    pub queues: Vec<OwnedFd>,
+    /// A socket in the interface's namespace, through which it can be configured later.
+    pub control: OwnedFd,
+    /// The interface's transmit queue length.
+    pub queue_frames: usize,
+    /// True if the kernel takes and gives UDP super-packets.
+    pub udp_trains: bool,
+    /// True if the interface was there already, with whatever addresses it had.
+    pub existed: bool,
+}
+
+/// What a socket between hosts is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UdpUse {
+    /// Receiving at the tunnel port, shared by the workers of this switch.
+    Receive,
+    /// Sending from a port of its own.
+    Send,
+    /// Only to see whether the address is free: bound without sharing.
+    Probe,
+}
+
+/// Why something could not be opened. Display names place, act and remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No such namespace.
+    #[error(
+        "interface `{interface}`: network namespace `{netns}` does not exist at {path}: create it with `ip netns add {netns}`"
+    )]
+    NamespaceMissing {
+        /// The interface to be opened there.
+        interface: PortName,
+        /// As configured.
+        netns: String,
+        /// Where it was looked for.
+        path: String,
+    },
+    /// A path that is something else.
+    #[error(
+        "interface `{interface}`: {path} is not a network namespace: name one that `ip netns` lists, or a path such as /proc/PID/ns/net"
+    )]
+    NamespaceInvalid {
+        /// The interface to be opened there.
+        interface: PortName,
+        /// The path.
+        path: String,
+    },
+    /// The privilege is missing.
+    #[error(
+        "interface `{interface}`: no permission to {act}: run as root or with CAP_NET_ADMIN and CAP_SYS_ADMIN"
+    )]
+    NoPermission {
+        /// The interface to be opened.
+        interface: PortName,
+        /// What was tried.
+        act: &'static str,
+    },
+    /// The kernel has no TAP driver, or this root has no device node.
+    #[error(
+        "interface `{interface}`: /dev/net/tun does not exist: load the kernel module with `modprobe tun`, or make the device available here"
+    )]
+    NoTun {
+        /// The interface to be opened.
+        interface: PortName,
+    },
+    /// Somebody else holds the TAP.
+    #[error(
+        "interface `{interface}` in {place} is in use by another process: stop it, or give the port another name"
+    )]
+    InterfaceInUse {
+        /// The interface.
+        interface: PortName,
+        /// Its namespace.
+        place: String,
+    },
+    /// The name is taken by something that is no fitting TAP.
+    #[error(
+        "interface `{interface}` in {place} exists but is not a TAP with {queues} queue(s): remove it with `ip link delete {interface}`, or give the port another name"
+    )]
+    InterfaceKind {
+        /// The interface.
+        interface: PortName,
+        /// Its namespace.
+        place: String,
+        /// As asked for.
+        queues: usize,
+    },
+    /// Any other refusal by the kernel for an interface.
+    #[error("interface `{interface}` in {place}: cannot {act}")]
+    Interface {
+        /// The interface.
+        interface: PortName,
+        /// Its namespace.
+        place: String,
+        /// What was tried.
+        act: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody else receives there.
+    #[error("UDP port {port} on {ip} is already in use: is another switch or a kernel VXLAN device running on this host?", port = .address.port(), ip = .address.ip())]
+    AddressInUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The address is not this host's.
+    #[error("{ip} is not an address of this host: set `physical_ip` to one that `ip address` shows, and wait until it is ready", ip = .address.ip())]
+    AddressAbsent {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// Any other refusal by the kernel for a socket.
+    #[error("UDP socket on {address}: cannot {act}")]
+    Socket {
+        /// The address.
+        address: SocketAddr,
+        /// What was tried.
+        act: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Opens what the packet path reads and writes.
+pub trait Opener: Send + Sync {
+    /// Opens a TAP, creating it if it is not there. One that exists keeps its addresses; its MAC and MTU become the
+    /// specified ones.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing is left behind that was not there before.
+    fn open_tap(&self, spec: &TapSpec) -> Result<OpenTap, OpenError>;
+
+    /// Opens a non-blocking UDP socket bound to `address`, ready for its use.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    fn open_udp(&self, address: SocketAddr, purpose: UdpUse) -> Result<OwnedFd, OpenError>;
+}
+
+/// Opens in this process. TAPs in other namespaces are opened by a thread that lives for that act only, because a
+/// thread's namespace is its own; sockets are opened in the namespace of the calling thread.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Direct;
+
+/// Bounds what the guest's stack has not yet taken from the switch, in bytes.
+const TAP_SEND_BUFFER: i32 = 4 << 20;
+/// Holds a burst of 64 trains; the kernel may grant less (`net.core.rmem_max`) without `CAP_NET_ADMIN`.
+const UDP_BUFFER: i32 = 8 << 20;
+/// A send socket is never read: what strangers send to it shall cost little.
+const UNREAD_BUFFER: i32 = 4096;
+
+impl Opener for Direct {
+    fn open_tap(&self, spec: &TapSpec) -> Result<OpenTap, OpenError> {
+        let Some(netns) = &spec.netns else {
+            return open_tap_here(spec, "the switch's own namespace");
+        };
+        let path = if netns.starts_with('/') {
+            PathBuf::from(netns)
+        } else {
+            PathBuf::from("/run/netns").join(netns)
+        };
+        let shown = path.display().to_string();
+        let interface = || spec.name.clone();
+        let place = format!("namespace `{netns}`");
+        let namespace =
+            rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|error| {
+                match error {
+                    rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR => OpenError::NamespaceMissing {
+                        interface: interface(),
+                        netns: netns.clone(),
+                        path: shown.clone(),
+                    },
+                    rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => {
+                        OpenError::NoPermission { interface: interface(), act: "open the network namespace" }
+                    }
+                    error => OpenError::Interface {
+                        interface: interface(),
+                        place: place.clone(),
+                        act: "open the network namespace",
+                        source: error.into(),
+                    },
+                }
+            })?;
+        let inside = || {
+            rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                .map_err(|error| match error {
+                    rustix::io::Errno::PERM => {
+                        OpenError::NoPermission { interface: interface(), act: "enter the network namespace" }
+                    }
+                    _ => OpenError::NamespaceInvalid { interface: interface(), path: shown.clone() },
+                })?;
+            open_tap_here(spec, &place)
+        };
+        std::thread::scope(|scope| {
+            let failed = |source| OpenError::Interface {
+                interface: interface(),
+                place: place.clone(),
+                act: "start a thread in the network namespace",
+                source,
+            };
+            let thread = std::thread::Builder::new()
+                .name("tap-open".into())
+                .spawn_scoped(scope, inside)
+                .map_err(failed)?;
+            thread.join().unwrap_or_else(|_| Err(failed(io::Error::other("the thread panicked"))))
+        })
+    }
+
+    fn open_udp(&self, address: SocketAddr, purpose: UdpUse) -> Result<OwnedFd, OpenError> {
+        let failed = |act| move |source: io::Error| OpenError::Socket { address, act, source };
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None)
+            .map_err(|error| failed("create it")(error.into()))?;
+        let set = |level, option, value, act| {
+            sys::set_option(socket.as_fd(), level, option, value).map_err(failed(act))
+        };
+        if address.is_ipv6() {
+            sockopt::set_ipv6_v6only(&socket, true)
+                .map_err(|error| failed("restrict it to IPv6")(error.into()))?;
+        }
+        if purpose == UdpUse::Receive {
+            sockopt::set_socket_reuseport(&socket, true)
+                .map_err(|error| failed("share its port among workers")(error.into()))?;
+        }
+        rustix::net::bind(&socket, &address).map_err(|error| match error {
+            rustix::io::Errno::ADDRINUSE => OpenError::AddressInUse { address },
+            rustix::io::Errno::ADDRNOTAVAIL => OpenError::AddressAbsent { address },
+            error => failed("bind it")(error.into()),
+        })?;
+        let (discover, probe, receive_class) = if address.is_ipv4() {
+            (
+                (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
+                libc::IP_PMTUDISC_PROBE,
+                (libc::IPPROTO_IP, libc::IP_RECVTOS),
+            )
+        } else {
+            (
+                (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
+                libc::IPV6_PMTUDISC_PROBE,
+                (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS),
+            )
+        };
+        match purpose {
+            UdpUse::Probe => {}
+            UdpUse::Receive => {
+                set(libc::SOL_UDP, libc::UDP_GRO, 1, "receive trains (UDP_GRO)")?;
+                set(receive_class.0, receive_class.1, 1, "receive the traffic class")?;
+                set(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1, "count what its queue loses")?;
+                big_buffer(&set, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
+            }
+            UdpUse::Send => {
+                // The switch tells its guests the path MTU itself: DF always, and no cached ICMP from the path that a
+                // stranger could have forged.
+                set(discover.0, discover.1, probe, "forbid fragmentation")?;
+                big_buffer(&set, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
+                set(libc::SOL_SOCKET, libc::SO_RCVBUF, UNREAD_BUFFER, "shrink its receive buffer")?;
+            }
+        }
+        Ok(socket)
+    }
+}
+
+fn big_buffer(
+    set: &impl Fn(i32, i32, i32, &'static str) -> Result<(), OpenError>,
+    force: i32,
+    ask: i32,
+) -> Result<(), OpenError> {
+    set(libc::SOL_SOCKET, force, UDP_BUFFER, "enlarge its buffer")
+        .or_else(|_| set(libc::SOL_SOCKET, ask, UDP_BUFFER, "enlarge its buffer"))
+}
+
+/// Opens the TAP in the namespace of the calling thread.
+fn open_tap_here(spec: &TapSpec, place: &str) -> Result<OpenTap, OpenError> {
+    let interface = || spec.name.clone();
+    let name = spec.name.as_str();
+    let failed = |act| {
+        move |source: io::Error| match source.kind() {
+            io::ErrorKind::PermissionDenied => OpenError::NoPermission { interface: interface(), act },
+            _ => OpenError::Interface { interface: interface(), place: place.into(), act, source },
+        }
+    };
+    let control =
+        rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+            .map_err(|error| failed("open a control socket")(error.into()))?;
+    let existed = sys::interface_exists(control.as_fd(), name);
+    let in_use = || OpenError::InterfaceInUse { interface: interface(), place: place.into() };
+    // A multi-queue TAP would let us in beside its other reader, and each would get half of the frames. A TAP has a
+    // carrier exactly while somebody holds a queue, but the kernel tells so only of an interface that is up; for the
+    // rest, the lock on the state directory keeps a second switch away.
+    if existed && spec.queues > 1 && sys::interface_carrier(control.as_fd(), name).unwrap_or(false) {
+        return Err(in_use());
+    }
+    let flags = libc::IFF_TAP
+        | libc::IFF_NO_PI
+        | libc::IFF_VNET_HDR
+        | if spec.queues > 1 { libc::IFF_MULTI_QUEUE } else { 0 };
+    let flags = u16::try_from(flags).unwrap_or_default();
+    let mut queues = Vec::with_capacity(spec.queues.max(1));
+    let mut udp_trains = true;
+    for _ in 0..spec.queues.max(1) {
+        let queue = rustix::fs::open(
+            "/dev/net/tun",
+            OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|error| match error {
+            rustix::io::Errno::NOENT | rustix::io::Errno::NODEV | rustix::io::Errno::NXIO => {
+                OpenError::NoTun { interface: interface() }
+            }
+            error => failed("open /dev/net/tun")(error.into()),
+        })?;
+        sys::tap_attach(queue.as_fd(), name, flags).map_err(|error| match error.raw_os_error() {
+            Some(libc::EBUSY) => in_use(),
+            Some(libc::EINVAL | libc::E2BIG) if existed => {
+                OpenError::InterfaceKind { interface: interface(), place: place.into(), queues: spec.queues }
+            }
+            _ => failed("create or attach to the TAP")(error),
+        })?;
+        sys::tap_set_header_bytes(queue.as_fd(), 12).map_err(failed("set the vnet header's size"))?;
+        sys::tap_set_little_endian(queue.as_fd()).map_err(failed("set the vnet header's byte order"))?;
+        sys::tap_set_send_buffer(queue.as_fd(), TAP_SEND_BUFFER).map_err(failed("bound its send buffer"))?;
+        let tcp = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
+        // Kernels before 6.2 know no UDP super-packets.
+        if sys::tap_set_offload(queue.as_fd(), tcp | libc::TUN_F_USO4 | libc::TUN_F_USO6).is_err() {
+            udp_trains = false;
+            sys::tap_set_offload(queue.as_fd(), tcp).map_err(failed("switch on its offloads"))?;
+        }
+        queues.push(queue);
+    }
+    // Only what differs is set: a guest would notice.
+    let at = control.as_fd();
+    if sys::interface_mac(at, name).map_err(failed("read its MAC address"))? != spec.mac.0 {
+        sys::interface_set_mac(at, name, spec.mac.0).map_err(failed("set its MAC address"))?;
+    }
+    if sys::interface_mtu(at, name).map_err(failed("read its MTU"))? != i32::from(spec.mtu.bytes()) {
+        sys::interface_set_mtu(at, name, spec.mtu.bytes()).map_err(failed("set its MTU"))?;
+    }
+    let queue_frames = sys::interface_queue_frames(at, name).map_err(failed("read its queue length"))?;
+    if let Some(queue) = queues.first() {
+        // Last, so that a failure above leaves no new interface behind.
+        sys::tap_set_persistent(queue.as_fd(), spec.persistent).map_err(failed("make it persistent"))?;
+    }
+    Ok(OpenTap { queues, control, queue_frames, udp_trains, existed })
+}
