@@ -1,0 +1,60 @@
+# The house's commands. `make demo` and `make test` are the two of the README: they install what is missing.
+#
+#   make demo        two hosts, two networks, one guest that moves, in namespaces that vanish afterwards
+#   make test        everything that is tested; root, because the end-to-end tests make namespaces
+#   make check       format, lints, unit tests: before each commit
+#   make e2e         the end-to-end tests alone
+#   make bench       criterion
+#   make fuzz        each fuzz target for SECONDS seconds (default 30); needs a nightly toolchain and cargo-fuzz
+#   make fresh       `make demo` and `make test` in a new Debian 12 root that has nothing but Rust and make
+
+CARGO ?= cargo
+SECONDS ?= 30
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+.PHONY: demo test check e2e e2e-vm bench bench-e2e chaos fuzz fresh tools-build tools-demo tools-test pure loom fuzz-replay
+
+demo: tools-demo
+	$(CARGO) run --quiet --locked -- demo
+
+test: tools-test pure
+	$(CARGO) test --workspace --locked
+	$(MAKE) --no-print-directory loom fuzz-replay
+
+check: tools-build
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) test --workspace --lib --locked
+
+# The core compiles without its feature `io`; tests/purity.rs looks at what it then depends on.
+pure:
+	$(CARGO) check -p dataplane --no-default-features --locked
+
+# Exhaustive models of publication, of settling and of the directory. A target directory of its own, for the flag would
+# rebuild everything else.
+loom:
+	RUSTFLAGS="--cfg dataplane_loom" $(CARGO) test -p dataplane --no-default-features --lib --release --locked \
+	    --target-dir target/loom loom_
+
+# Corpora and past finds, replayed on stable.
+fuzz-replay:
+	if [ -e fuzz/Cargo.toml ]; then $(CARGO) test --manifest-path fuzz/Cargo.toml --target-dir target/fuzz; fi
+
+e2e: tools-test
+	$(CARGO) test -p shunt --tests --locked
+
+bench:
+	$(CARGO) bench -p benches --locked
+
+fuzz:
+	scripts/fuzz.sh $(SECONDS)
+
+fresh:
+	scripts/fresh.sh
+
+e2e-vm bench-e2e chaos:
+	@echo "make $@: not there yet" >&2; exit 1
+
+tools-build tools-demo tools-test:
+	@scripts/install-tools.sh $(@:tools-%=%)

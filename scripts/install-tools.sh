@@ -1,0 +1,48 @@
+#!/bin/sh
+# Installs the Debian packages that `make demo` and `make test` need, those that are missing and no others.
+#
+#   scripts/install-tools.sh build|demo|test
+set -eu
+
+# program:package
+build="cc:gcc ld:binutils /usr/include/stdlib.h:libc6-dev"
+demo="$build ip:iproute2 ping:iputils-ping tcpdump:tcpdump udhcpc:udhcpc unshare:util-linux setpriv:util-linux"
+test="$demo busybox:busybox-static dhclient:isc-dhcp-client dhcpcd:dhcpcd-base iperf3:iperf3 tshark:tshark
+      ethtool:ethtool bridge:iproute2"
+case "${1:-}" in
+build) wanted=$build ;;
+demo) wanted=$demo ;;
+test) wanted=$test ;;
+*) echo "usage: $0 build|demo|test" >&2; exit 2 ;;
+esac
+
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+missing=
+for pair in $wanted; do
+    program=${pair%%:*}
+    case "$program" in
+    /*) [ -e "$program" ] || missing="$missing ${pair#*:}" ;;
+    *) command -v "$program" >/dev/null || missing="$missing ${pair#*:}" ;;
+    esac
+done
+[ -n "$missing" ] || exit 0
+
+if ! command -v apt-get >/dev/null; then
+    echo "missing, and no apt-get here to install them; install what your system calls:$missing" >&2
+    exit 1
+fi
+become=
+if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || { echo "missing:$missing; install them as root: apt-get install$missing" >&2; exit 1; }
+    become="sudo"
+fi
+echo "installing$missing"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+install() {
+    # A source that has nothing to do with these packages may fail to update.
+    $become apt-get update -qq || true
+    # shellcheck disable=SC2086
+    $become env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+}
+install >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
