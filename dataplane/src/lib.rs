@@ -12,6 +12,8 @@ pub mod pipeline;
 pub mod port;
 pub mod publish;
 pub mod stats;
+#[cfg(feature = "io")]
+pub mod switch;
 mod sync;
 pub mod tables;
 pub mod types;

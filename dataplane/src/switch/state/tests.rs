@@ -1,0 +1,265 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::desired::{NetworkConfig, PortConfig, Subnet};
+
+fn network(vni: u32) -> Arc<NetworkConfig> {
+    let subnet = Subnet::with_first_gateway("10.0.0.0/24".parse().unwrap());
+    Arc::new(NetworkConfig {
+        vni: Vni::new(vni).unwrap(),
+        subnets: vec![subnet],
+        dns: vec![],
+        domain: None,
+        mtu: None,
+        lease_seconds: 60,
+        routes: vec![],
+    })
+}
+
+fn port(number: u8, vni: u32) -> Arc<PortConfig> {
+    let json = format!(
+        r#"{{"name":"p{number}","network":{vni},"mac":"02:00:00:00:00:{number:02x}","ips":["10.0.0.{number}"]}}"#
+    );
+    Arc::new(serde_json::from_str(&json).unwrap())
+}
+
+fn document(generation: u64, ports: &[(u8, u32)]) -> HostConfig {
+    HostConfig {
+        generation: Generation(generation),
+        networks: vec![network(200), network(100)],
+        ports: ports.iter().map(|&(number, vni)| port(number, vni)).collect(),
+    }
+}
+
+fn mapping(vni: u32, ip: &str, mac: u8) -> Mapping {
+    Mapping {
+        network: Vni::new(vni).unwrap(),
+        ip: ip.parse().unwrap(),
+        mac: MacAddr([2, 0, 0, 0, 0, mac]),
+        physical_ip: "2001:db8::7".parse().unwrap(),
+    }
+}
+
+fn all(state: &State) -> Vec<Mapping> {
+    state.mappings(None, None, usize::MAX).unwrap()
+}
+
+#[test]
+fn a_restart_finds_the_document_in_its_order_and_the_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mappings = [mapping(1, "10.0.0.2", 1), mapping(1, "fd00::2", 2), mapping(2, "10.0.0.1", 3)];
+    let last = document(3, &[(9, 200), (3, 100), (5, 100)]);
+    {
+        let (state, empty) = State::open(dir.path()).unwrap();
+        assert_eq!(empty, HostConfig::default());
+        state.save(&document(1, &[(3, 100), (9, 100)])).unwrap();
+        state.save(&last).unwrap();
+        state.set_mappings(&mappings).unwrap();
+        state.set_mappings(&[mapping(2, "10.0.0.9", 4)]).unwrap();
+        let gone = (Vni::new(2).unwrap(), "10.0.0.9".parse().unwrap());
+        assert_eq!(state.remove_mappings(&[gone]).unwrap(), 1);
+        assert_eq!(state.remove_mappings(&[gone]).unwrap(), 0);
+    }
+    let (state, found) = State::open(dir.path()).unwrap();
+    assert_eq!(found, last);
+    assert_eq!(all(&state), mappings);
+    let mut seen = Vec::new();
+    state.each_mapping(|mapping| seen.push(mapping)).unwrap();
+    assert_eq!(seen, mappings);
+}
+
+#[test]
+fn the_directory_is_read_in_pages_of_one_network_or_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, _) = State::open(dir.path()).unwrap();
+    let mappings: Vec<_> =
+        [(1, "10.0.0.2"), (1, "10.0.0.10"), (1, "fd00::1"), (2, "10.0.0.2"), (0xff_ffff, "10.0.0.2")]
+            .map(|(vni, ip)| mapping(vni, ip, 1))
+            .to_vec();
+    state.set_mappings(&mappings).unwrap();
+    for limit in 1..=6 {
+        let (mut pages, mut after) = (Vec::new(), None);
+        loop {
+            let page = state.mappings(None, after, limit).unwrap();
+            after = page.last().map(|last| (last.network, last.ip));
+            pages.extend(page);
+            if after.is_none() || pages.len() > mappings.len() {
+                break;
+            }
+        }
+        assert_eq!(pages, mappings, "limit {limit}");
+    }
+    let one = Vni::new(1).unwrap();
+    let key = |m: &Mapping| Some((m.network, m.ip));
+    assert_eq!(state.mappings(Some(one), None, 9).unwrap(), mappings[..3]);
+    assert_eq!(state.mappings(Some(one), key(&mappings[0]), 9).unwrap(), mappings[1..3]);
+    assert_eq!(state.mappings(Some(one), key(&mappings[3]), 9).unwrap(), []);
+    assert_eq!(state.mappings(Some(mappings[3].network), key(&mappings[0]), 9).unwrap(), mappings[3..4]);
+    assert_eq!(state.mappings(None, None, 0).unwrap(), []);
+}
+
+#[test]
+fn one_switch_per_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = State::open(dir.path()).unwrap();
+    let error = State::open(dir.path()).unwrap_err();
+    let pid = std::process::id();
+    assert_eq!(error.to_string(), format!("another switch (process {pid}) uses this state directory"));
+    assert_eq!(error.place(), dir.path().display().to_string());
+    assert!(matches!(set_aside(dir.path()), Err(StateError::Locked { .. })));
+    drop(first);
+    State::open(dir.path()).unwrap();
+}
+
+#[test]
+fn a_refused_file_stays_as_it_is_until_it_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join(FILE_NAME);
+    for content in [&b""[..], b"x", &[0x5a; 9000], b"redb\x1a\x0a\xa9\x0d\x0a and so on"] {
+        fs::write(&file, content).unwrap();
+        let error = State::open(dir.path()).unwrap_err();
+        assert!(matches!(error, StateError::Corrupt { .. }), "{content:?}: {error:?}");
+        assert_eq!(error.place(), file.display().to_string());
+        assert!(error.remedy().contains("--discard-state"));
+        assert_eq!(fs::read(&file).unwrap(), content);
+    }
+    let aside = set_aside(dir.path()).unwrap().unwrap();
+    assert!(aside.display().to_string().contains("state.redb.discarded-"));
+    assert!(fs::read(aside).unwrap().starts_with(b"redb"));
+    assert_eq!(set_aside(dir.path()).unwrap(), None);
+    assert_eq!(State::open(dir.path()).unwrap().1, HostConfig::default());
+}
+
+#[test]
+fn another_schema_is_refused_with_both_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(State::open(dir.path()).unwrap());
+    let file = dir.path().join(FILE_NAME);
+    let database = Database::open(&file).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(META).unwrap().insert(META_SCHEMA, SCHEMA + 1).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let error = State::open(dir.path()).unwrap_err();
+    assert_eq!(error.to_string(), "the state file has schema 2, and this switch knows schema 1");
+}
+
+#[test]
+fn rows_that_are_no_values_are_corrupt() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(State::open(dir.path()).unwrap());
+    let database = Database::open(dir.path().join(FILE_NAME)).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(PORTS).unwrap().insert("p", (0, &b"{\"nam\":1}"[..])).unwrap();
+    transaction.open_table(DIRECTORY).unwrap().insert(&[0; 21], &[0; 23]).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let error = State::open(dir.path()).unwrap_err();
+    assert!(
+        matches!(&error, StateError::Corrupt { detail, .. } if detail.contains("unknown field `nam`")),
+        "{error}"
+    );
+}
+
+/// A state file of some size, closed properly.
+fn closed_file() -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let (state, _) = State::open(dir.path()).unwrap();
+        let ports: Vec<_> = (1..=100).map(|number| (number, 100)).collect();
+        state.save(&document(1, &ports)).unwrap();
+        let mappings: Vec<_> = (1..=200).map(|last| mapping(7, &format!("10.0.0.{last}"), last)).collect();
+        state.set_mappings(&mappings).unwrap();
+        state.save(&document(2, &ports[..99])).unwrap();
+    }
+    fs::read(dir.path().join(FILE_NAME)).unwrap()
+}
+
+/// Opens a damaged file: it is either refused and left alone, or it says what was saved last.
+fn judge(bytes: &[u8], damage: &str) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join(FILE_NAME);
+    fs::write(&file, bytes).unwrap();
+    match State::open(dir.path()) {
+        Ok((state, document)) => {
+            assert_eq!((document.generation.0, document.ports.len()), (2, 99), "{damage}");
+            assert_eq!(all(&state).len(), 200, "{damage}");
+            true
+        }
+        Err(error) => {
+            assert!(matches!(error, StateError::Corrupt { .. }), "{damage}: {error:?}");
+            assert!(fs::read(&file).unwrap() == bytes, "{damage}: the refused file was changed");
+            false
+        }
+    }
+}
+
+#[test]
+fn a_truncated_file_is_refused() {
+    let whole = closed_file();
+    assert!(judge(&whole, "none"));
+    for keep in [1, 8, 63, 64, 320, 4096, 8192, whole.len() / 2, whole.len() - 4096, whole.len() - 1] {
+        assert!(!judge(&whole[..keep], &format!("{keep} bytes left")));
+    }
+}
+
+#[test]
+fn flipped_bits_are_refused_or_harmless() {
+    let whole = closed_file();
+    // A fixed walk over the file: every run tries the same bits.
+    let (mut at, mut refused) = (0, 0);
+    for round in 0..300_usize {
+        at = (at * 31 + 7919 * (round + 1)) % if round % 3 == 0 { 512 } else { whole.len() };
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (round % 8);
+        refused += usize::from(!judge(&bytes, &format!("bit {} of byte {at}", round % 8)));
+    }
+    assert!(refused > 10, "only {refused} of 300 were noticed: is the file checked at all?");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn whatever_the_changes_a_restart_finds_the_last_document(
+        lists in prop::collection::vec(prop::collection::vec((1_u8..12, 1_u32..3), 0..10), 1..8)
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut last = HostConfig::default();
+        {
+            let (state, _) = State::open(dir.path()).unwrap();
+            for (generation, list) in lists.iter().enumerate() {
+                let mut ports = Vec::new();
+                for &(number, vni) in list {
+                    if !ports.iter().any(|&(other, _)| other == number) {
+                        ports.push((number, vni * 100));
+                    }
+                }
+                last = document(generation as u64 + 1, &ports);
+                state.save(&last).unwrap();
+            }
+        }
+        prop_assert_eq!(State::open(dir.path()).unwrap().1, last);
+    }
+}
+
+#[test]
+fn one_changed_port_is_one_row() {
+    let ports: Vec<_> = (1..=100).map(|number| port(number, 100)).collect();
+    let orders: Vec<u64> = (0..100).collect();
+    let name = |p: &PortConfig| p.name.clone();
+    let mut moved = ports.clone();
+    moved[40] = port(41, 200);
+    let difference = rows::difference(&ports, &orders, &moved, name);
+    assert_eq!((difference.put.len(), difference.gone.len()), (1, 0));
+    assert_eq!(difference.orders, orders);
+    let mut removed = ports.clone();
+    removed.remove(40);
+    let difference = rows::difference(&ports, &orders, &removed, name);
+    assert_eq!((difference.put.len(), difference.gone.len()), (0, 1));
+    let mut added = removed.clone();
+    added.push(port(41, 100));
+    let difference = rows::difference(&removed, &difference.orders, &added, name);
+    assert_eq!((difference.put.len(), difference.gone.len()), (1, 0));
+}
