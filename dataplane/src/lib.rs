@@ -16,6 +16,7 @@ pub mod stats;
 pub mod switch;
 mod sync;
 pub mod tables;
+mod trap;
 pub mod types;
 #[cfg(feature = "io")]
 pub mod underlay;

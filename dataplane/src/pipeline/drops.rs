@@ -76,6 +76,10 @@ drop_reasons! {
     DhcpNoLease, "dhcp_no_lease", "The port has no IPv4 address to hand out.";
     DhcpNotForUs, "dhcp_not_for_us", "The client's request names another DHCP server.";
     DhcpIgnored, "dhcp_ignored", "A DHCP message that a server does not answer.";
+    DhcpForeignClient, "dhcp_foreign_client", "The DHCP message is for another hardware address than the port's.";
+    DhcpRelayed, "dhcp_relayed", "The DHCP message came through a relay; a guest's port is no network to serve.";
+    RouterAbsent, "router_absent", "A router solicitation in a network that has no IPv6 prefix.";
+    AnswerNoRoom, "answer_no_room", "The packet's buffer is too small for the answer.";
     GatewayUnserved, "gateway_unserved", "The packet is for the virtual router itself, which offers no such service.";
     // where it is going
     Multicast, "multicast", "The packet is for a multicast group; the overlay floods nothing.";
@@ -86,8 +90,10 @@ drop_reasons! {
     RouteDrop, "route_drop", "The route to the destination says drop.";
     NoUplink, "no_uplink", "The route leads out through the host's gateway, and this switch has none.";
     PeerNetworkAbsent, "peer_network_absent", "The route leads into a peer network that is not on this host.";
+    PeerTransit, "peer_transit", "The peer network's route leads into yet another network; peering is for neighbours only.";
     DirectoryMiss, "directory_miss", "The directory has no entry for the destination in this network.";
-    TtlExceeded, "ttl_exceeded", "The packet's time to live ended at the virtual router.";
+    DirectoryStale, "directory_stale", "The directory says that the destination is on this host, and no port here has the address.";
+    TtlExceeded, "ttl_exceeded", "The packet's time to live ended at the virtual router, and its sender could not be told.";
     HairpinToSender, "hairpin_to_sender", "The packet is for the port that sent it.";
     TooBig, "too_big", "The packet is larger than the path, and its sender could not be told.";
     // the change of a network

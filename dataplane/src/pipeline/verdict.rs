@@ -19,6 +19,12 @@ pub enum Verdict {
     Drop(DropReason),
 }
 
+impl From<DropReason> for Verdict {
+    fn from(reason: DropReason) -> Self {
+        Self::Drop(reason)
+    }
+}
+
 /// What the underlay needs to know besides the packet's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tunnel {
@@ -37,6 +43,9 @@ pub struct Tunnel {
 pub enum Trap {
     /// An ARP request was answered.
     Arp,
+    /// The guest asked whether its own address is taken (RFC 5227 section 2.1.1, RFC 4862 section 5.4): silence says
+    /// that it is not.
+    AddressProbe,
     /// An ICMP or ICMPv6 echo to the gateway was answered.
     Echo,
     /// The sender was told that its packet is too big for the path.
@@ -53,6 +62,8 @@ pub enum Trap {
     DhcpAck,
     /// A DHCP request for an address of another network was refused.
     DhcpNak,
+    /// A guest that has its address was told the rest of its lease (DHCPINFORM).
+    DhcpInform,
     /// The guest gave its lease back.
     DhcpRelease,
     /// The guest found its address in use.
@@ -63,6 +74,7 @@ impl Trap {
     /// Every trap, in counter order.
     pub const ALL: &'static [Self] = &[
         Self::Arp,
+        Self::AddressProbe,
         Self::Echo,
         Self::TooBig,
         Self::TimeExceeded,
@@ -71,6 +83,7 @@ impl Trap {
         Self::DhcpOffer,
         Self::DhcpAck,
         Self::DhcpNak,
+        Self::DhcpInform,
         Self::DhcpRelease,
         Self::DhcpDecline,
     ];
@@ -83,6 +96,7 @@ impl Trap {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Arp => "arp",
+            Self::AddressProbe => "address_probe",
             Self::Echo => "echo",
             Self::TooBig => "too_big",
             Self::TimeExceeded => "time_exceeded",
@@ -91,6 +105,7 @@ impl Trap {
             Self::DhcpOffer => "dhcp_offer",
             Self::DhcpAck => "dhcp_ack",
             Self::DhcpNak => "dhcp_nak",
+            Self::DhcpInform => "dhcp_inform",
             Self::DhcpRelease => "dhcp_release",
             Self::DhcpDecline => "dhcp_decline",
         }

@@ -1,0 +1,141 @@
+//! Tunnel packets on their way in: from a host that the directory knows, for a network and an address that this host
+//! has, to the port.
+//!
+//! Delivery is by (network, customer IP) alone; the inner destination MAC address is only asked to be no group's. The
+//! source is not checked again: every host of the directory is trusted to have done that. What no host should ever have
+//! let through is still refused: DHCP servers' messages and router advertisements would let one guest configure another,
+//! and a peer that is no switch of ours (a kernel bridge) passes on whatever its guests say. For the same peers, ARP and
+//! neighbour solicitations for a port's address are answered, back through the tunnel.
+
+use super::drops::DropReason;
+use super::egress::{is_dhcp_server, refuse_source_route};
+use super::rules::{self, Direction};
+use super::verdict::Verdict;
+use super::{BATCH, Context, Verdicts, claims, count, destination, ecn, encap, refusal, rewrite, route};
+use crate::packet::{Checksum, Packet};
+use crate::tables::{Port, Vnet};
+use crate::trap;
+use crate::types::{CustomerIp, PhysicalIp};
+use crate::wire::Protocol;
+use crate::wire::ethernet::{self, EtherType};
+use crate::wire::flow::{Headers, Network, Transport};
+
+/// What the outer headers of a batch of tunnel packets said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outer {
+    /// The sending host.
+    pub source: PhysicalIp,
+    /// DSCP and ECN.
+    pub traffic_class: u8,
+}
+
+/// Handles tunnel packets, each beginning with its tunnel header, of one sender: at most [`BATCH`] of them, and
+/// `verdicts` is filled with one for each.
+pub fn ingress(context: &Context<'_>, outer: &Outer, packets: &mut [Packet<'_>], verdicts: &mut Verdicts) {
+    debug_assert!(packets.len() <= BATCH, "a batch has at most {BATCH} packets");
+    verdicts.clear();
+    let is_known =
+        context.directory.is_known_host(outer.source) || context.tables.is_own_physical_ip(outer.source);
+    for packet in packets.iter_mut().take(BATCH) {
+        let mut owner = None;
+        let verdict = if is_known {
+            Arrival { context, outer, owner: &mut owner }.judge(packet).unwrap_or_else(Verdict::Drop)
+        } else {
+            DropReason::UnderlaySourceUnknown.into()
+        };
+        let counters = owner.map_or(&context.tables.underlay_counters, |port| &port.counters);
+        count(counters.of_worker(context.worker), &verdict);
+        let _ = verdicts.try_push(verdict);
+    }
+}
+
+/// One packet's walk.
+struct Arrival<'a, 'o> {
+    context: &'a Context<'a>,
+    outer: &'o Outer,
+    /// The port that the packet turned out to be for: the one to count for.
+    owner: &'o mut Option<&'a Port>,
+}
+
+impl<'a> Arrival<'a, '_> {
+    #[inline]
+    fn judge(&mut self, packet: &mut Packet<'_>) -> Result<Verdict, DropReason> {
+        let tables = self.context.tables;
+        let vni = encap::decapsulate(packet, tables.underlay.encapsulation)?;
+        let vnet = tables.vnet_of(vni).filter(|vnet| vnet.has_ports()).ok_or(DropReason::VniAbsent)?;
+        let headers = Headers::parse(packet.frame()).map_err(|error| refusal::of(&error))?;
+        if let Network::Other = headers.network {
+            return match headers.ethertype {
+                EtherType::ARP => self.answer(packet, vnet, trap::arp::answer_peer),
+                _ => Err(DropReason::EthertypeUnsupported),
+            };
+        }
+        refuse_source_route(&headers)?;
+        if is_dhcp_server(&headers) {
+            return Err(DropReason::DhcpServerForged);
+        }
+        if headers.protocol == Protocol::ICMPV6
+            && let Transport::Icmp { kind, .. } = headers.transport
+        {
+            match kind {
+                135 => {
+                    return self.answer(packet, vnet, |tables, vnet, packet| {
+                        trap::nd::answer_peer(tables, vnet, packet, &headers)
+                    });
+                }
+                136 => return Err(DropReason::NdUnasked),
+                134 | 137 => return Err(DropReason::RouterAdvertisementForged),
+                _ => {}
+            }
+        }
+        destination::check(&headers)?;
+        let Some((_, target)) = headers.addresses() else { return Err(DropReason::EthertypeUnsupported) };
+        let port = route::arrive(tables, vnet, CustomerIp(target))?;
+        *self.owner = Some(port);
+        self.deliver(packet, &headers, port)
+    }
+
+    #[inline]
+    fn deliver(
+        &self,
+        packet: &mut Packet<'_>,
+        headers: &Headers,
+        port: &Port,
+    ) -> Result<Verdict, DropReason> {
+        let traffic_class =
+            ecn::combine(headers.tos, self.outer.traffic_class).ok_or(DropReason::TunnelEcn)?;
+        let _ = packet.set_len(headers.end as usize);
+        if !claims::check(packet, headers) {
+            return Err(DropReason::OffloadInvalid);
+        }
+        rules::judge(self.context, port, Direction::In, headers)?;
+        if packet.offload.checksum == Checksum::Complete {
+            packet.offload.checksum = claims::recognise(packet.frame(), headers);
+        }
+        let frame = packet.frame_mut();
+        if traffic_class != headers.tos {
+            rewrite::set_traffic_class(frame, headers, traffic_class)?;
+        }
+        ethernet::set_addresses(frame, port.mac, headers.source)
+            .map_err(|_| DropReason::EthernetTruncated)?;
+        Ok(Verdict::Deliver(port.id))
+    }
+
+    /// Lets a trap answer for one of the network's ports, and puts the tunnel header back in front.
+    #[cold]
+    fn answer(
+        &mut self,
+        packet: &mut Packet<'_>,
+        vnet: &Vnet,
+        trap: impl FnOnce(
+            &'a crate::tables::Tables,
+            &Vnet,
+            &mut Packet<'_>,
+        ) -> Result<(super::Trap, &'a Port), DropReason>,
+    ) -> Result<Verdict, DropReason> {
+        let (trap, port) = trap(self.context.tables, vnet, packet)?;
+        *self.owner = Some(port);
+        encap::encapsulate(packet, self.context.tables.underlay.encapsulation, vnet.vni)?;
+        Ok(Verdict::Reply(trap))
+    }
+}

@@ -1,0 +1,46 @@
+//! The answers that the switch gives itself: each protocol a file, each answer the packet rewritten in place.
+//!
+//! A trap sees packets of one port and answers to that port alone, so what a guest claims in them can deceive nobody
+//! but itself. Never here: I/O, clocks, allocation, state between packets.
+
+#![deny(clippy::indexing_slicing)]
+
+pub(crate) mod arp;
+pub(crate) mod dhcpv4;
+pub(crate) mod icmp;
+pub(crate) mod nd;
+
+use crate::pipeline::Context;
+use crate::tables::{METADATA, Port, Vnet, WIRESERVER};
+use crate::types::{CustomerIp, MacAddr};
+
+/// Whose question a trap answers.
+#[derive(Clone, Copy)]
+pub(crate) struct Asker<'a> {
+    pub(crate) context: &'a Context<'a>,
+    pub(crate) port: &'a Port,
+    pub(crate) vnet: &'a Vnet,
+}
+
+impl Asker<'_> {
+    /// The MAC address to reach a station of the network by: its own for one that shares a prefix with the asker; the
+    /// virtual router's for the router, the link-local services, and stations beyond it (proxy), whose packets must be
+    /// routed. `None` when nobody has the address.
+    fn resolve(&self, target: CustomerIp) -> Option<MacAddr> {
+        if self.vnet.is_gateway(target) || target.0 == METADATA || target.0 == WIRESERVER {
+            return Some(MacAddr::ROUTER);
+        }
+        let subnet = self.vnet.subnet_of(target)?;
+        let tables = self.context.tables;
+        let mac = match self.vnet.local_port(target).and_then(|id| tables.port(id)) {
+            Some(port) => port.mac,
+            None => {
+                let directory = self.context.directory;
+                let vni = self.vnet.vni;
+                directory.lookup(directory.hash(vni, target), vni, target)?.mac
+            }
+        };
+        let is_neighbour = self.port.config.ips.iter().any(|&ip| subnet.contains(ip));
+        Some(if is_neighbour { mac } else { MacAddr::ROUTER })
+    }
+}
