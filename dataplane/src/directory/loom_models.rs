@@ -1,1 +1,206 @@
+//! Every interleaving, and every value that a load may return by its ordering, of a reader beside one change. Each
+//! model has a twin with one hole opened on purpose, which must fail.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use loom::thread;
+
+use super::*;
+use crate::sync::{LOADS_TORN, STORES_RELAXED};
+
+fn vni() -> Vni {
+    Vni::new(1).unwrap()
+}
+
+fn v4(number: u8) -> CustomerIp {
+    Ipv4Addr::new(10, 0, 0, number).into()
+}
+
+fn v6(number: u16) -> CustomerIp {
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number).into()
+}
+
+/// Locations of which every part differs: both halves of the slot, and what stands on the shelf.
+fn location(number: u8) -> Location {
+    let mac = MacAddr([number << 1, number, number, number, number, number]);
+    Location { physical_ip: Ipv4Addr::new(192, 0, 2, number).into(), mac, version: number }
+}
+
+fn look_up(reader: &DirectoryReader, ip: CustomerIp) -> Option<Location> {
+    reader.lookup(reader.hash(vni(), ip), vni(), ip)
+}
+
+/// Runs `change` beside `look`, on a directory that `prepare` filled. `bits` are those that all hashes keep.
+fn beside(
+    bits: u64,
+    prepare: fn(&DirectoryWriter),
+    change: fn(&DirectoryWriter),
+    look: fn(&mut DirectoryReader),
+) {
+    loom::model(move || {
+        let mut hasher = Hasher::new(1);
+        hasher.bits = bits;
+        let (writer, mut readers) = DirectoryWriter::with_hasher(Engine::Slots, &hasher, 1);
+        prepare(&writer);
+        let mut reader = readers.pop().unwrap();
+        reader.refresh();
+        let reader = thread::spawn(move || look(&mut reader));
+        change(&writer);
+        reader.join().unwrap();
+    });
+}
+
+fn set(writer: &DirectoryWriter, ip: CustomerIp, number: u8) {
+    writer.set(vni(), ip, location(number)).unwrap();
+}
+
+/// One entry, in a table with room for another.
+fn one_entry(writer: &DirectoryWriter) {
+    set(writer, v4(1), 1);
+    set(writer, v4(1), 1);
+}
+
+fn old_or_new(reader: &mut DirectoryReader) {
+    let mut seen_new = false;
+    for _ in 0..2 {
+        let found = look_up(reader, v4(1)).expect("missed");
+        assert!(found == location(1) && !seen_new || found == location(2), "torn, or back in time");
+        seen_new |= found == location(2);
+    }
+}
+
+#[test]
+fn loom_an_update_is_seen_as_the_old_or_the_new_entry() {
+    beside(u64::MAX, one_entry, |writer| set(writer, v4(1), 2), old_or_new);
+}
+
+#[test]
+#[should_panic(expected = "torn")]
+fn loom_catches_loads_in_two_halves() {
+    LOADS_TORN.set(true);
+    beside(u64::MAX, one_entry, |writer| set(writer, v4(1), 2), old_or_new);
+}
+
+#[test]
+#[should_panic(expected = "missed")]
+fn loom_catches_an_update_by_removal_and_insertion() {
+    let change = |writer: &DirectoryWriter| {
+        writer.remove(vni(), v4(1));
+        set(writer, v4(1), 2);
+    };
+    beside(u64::MAX, one_entry, change, old_or_new);
+}
+
+fn long_entry(writer: &DirectoryWriter) {
+    set(writer, v6(1), 1);
+    set(writer, v6(1), 1);
+}
+
+fn long_old_or_new(reader: &mut DirectoryReader) {
+    let found = look_up(reader, v6(1)).expect("missed");
+    assert!(found == location(1) || found == location(2), "torn");
+}
+
+#[test]
+fn loom_an_ipv6_update_brings_its_shelf_entry_along() {
+    beside(u64::MAX, long_entry, |writer| set(writer, v6(1), 2), long_old_or_new);
+}
+
+#[test]
+#[should_panic(expected = "missed")]
+fn loom_catches_a_slot_that_does_not_publish_the_shelf() {
+    STORES_RELAXED.set(true);
+    beside(u64::MAX, long_entry, |writer| set(writer, v6(1), 2), long_old_or_new);
+}
+
+fn whose_host_is_known(reader: &mut DirectoryReader) {
+    if let Some(found) = look_up(reader, v4(1)).filter(|found| *found == location(2)) {
+        assert!(reader.is_known_host(found.physical_ip), "an entry names an unknown host");
+    }
+}
+
+#[test]
+fn loom_a_host_is_known_before_an_entry_names_it() {
+    beside(u64::MAX, one_entry, |writer| set(writer, v4(1), 2), whose_host_is_known);
+}
+
+#[test]
+#[should_panic(expected = "an entry names an unknown host")]
+fn loom_catches_an_entry_that_overtakes_its_host() {
+    STORES_RELAXED.set(true);
+    beside(u64::MAX, one_entry, |writer| set(writer, v4(1), 2), whose_host_is_known);
+}
+
+/// A full bucket (the host and three entries), and a fourth entry in the next.
+fn past_a_full_bucket(writer: &DirectoryWriter) {
+    for number in 1..=4 {
+        writer.set(vni(), v4(number), Location { version: number, ..location(1) }).unwrap();
+    }
+}
+
+#[test]
+fn loom_an_entry_past_a_removed_and_reused_slot_is_never_missed() {
+    let change = |writer: &DirectoryWriter| {
+        writer.remove(vni(), v4(1));
+        writer.set(vni(), v4(9), Location { version: 9, ..location(1) }).unwrap();
+    };
+    beside(0, past_a_full_bucket, change, |reader| {
+        assert_eq!(look_up(reader, v4(4)).expect("missed").version, 4);
+        assert!(look_up(reader, v4(9)).is_none_or(|found| found.version == 9), "another key's entry");
+        assert!(look_up(reader, v4(1)).is_none_or(|found| found.version == 1), "another key's entry");
+    });
+}
+
+#[test]
+fn loom_the_full_bucket_is_one() {
+    // What the model above rests on: all hashes collide, and the fifth slot is in the second bucket.
+    loom::model(|| {
+        let mut hasher = Hasher::new(1);
+        hasher.bits = 0;
+        let (writer, _) = DirectoryWriter::with_hasher(Engine::Slots, &hasher, 0);
+        past_a_full_bucket(&writer);
+        if let Side::Slots { books, .. } = &writer.side {
+            let books = lock(books);
+            let keys: Vec<_> = books.table().entries().map(|(key, _)| key.vni).collect();
+            assert_eq!((keys.len(), books.table().slots()), (5, 12));
+            assert!(books.table().ends_search(1) && !books.table().ends_search(0));
+        }
+    });
+}
+
+fn the_kept_entry(reader: &mut DirectoryReader) {
+    assert_eq!(look_up(reader, v4(1)).expect("missed"), location(1));
+    reader.refresh();
+    assert_eq!(look_up(reader, v4(1)).expect("missed"), location(1));
+}
+
+#[test]
+fn loom_a_table_is_full_when_it_is_published() {
+    let prepare = |writer: &DirectoryWriter| set(writer, v4(1), 1);
+    beside(
+        u64::MAX,
+        prepare,
+        |writer| {
+            let version = |writer: &DirectoryWriter| match &writer.side {
+                Side::Slots { publisher, .. } => publisher.version(),
+                Side::Library(_) => unreachable!(),
+            };
+            let before = version(writer);
+            set(writer, v4(2), 2);
+            assert!(version(writer) > before, "the model is about growth");
+        },
+        the_kept_entry,
+    );
+}
+
+#[test]
+#[should_panic(expected = "missed")]
+fn loom_catches_a_table_published_before_it_is_full() {
+    let change = |writer: &DirectoryWriter| {
+        if let Side::Slots { publisher, .. } = &writer.side {
+            publisher.publish(Arc::new(Table::new(1)));
+        }
+        set(writer, v4(2), 2);
+    };
+    beside(u64::MAX, |writer| set(writer, v4(1), 1), change, the_kept_entry);
+}

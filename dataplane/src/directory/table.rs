@@ -14,8 +14,8 @@
 //! set again here during one search, that moment is the one between the two.
 //!
 //! Who writes: the holder of the writer's lock. Who reads: anybody. A slot's store releases and its load acquires, so that
-//! the shelf entries (host, IPv6 key) to which a slot points are there. Loom shows all of this for tables of two
-//! buckets. Never here: locks, growth policy, reference counts.
+//! the shelf entries (host, IPv6 key) to which a slot points are there. Loom shows this for one reader beside one change, in
+//! tables of one and three buckets. Never here: locks, growth policy, reference counts.
 
 use std::hash::Hasher as _;
 use std::net::{IpAddr, Ipv6Addr};
@@ -114,6 +114,13 @@ impl Table {
     /// How many slots there are.
     pub(super) fn slots(&self) -> usize {
         self.buckets.len() * slot::PER_BUCKET
+    }
+
+    /// Whether a search ends at the bucket.
+    #[cfg(test)]
+    #[cfg(dataplane_loom)]
+    pub(super) fn ends_search(&self, bucket: usize) -> bool {
+        Bucket::places().any(|place| self.buckets[bucket].load(place) == Slot::EMPTY)
     }
 
     #[inline]
