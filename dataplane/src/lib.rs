@@ -4,6 +4,8 @@
 //! and no allocation per packet; time is an argument. The feature `io` adds what touches the machine: devices, the
 //! underlay, workers, state on disk and the local socket. `docs/ARCHITECTURE.md` is the map of the rooms.
 
+#[cfg(feature = "io")]
+pub mod clock;
 pub mod desired;
 pub mod directory;
 pub mod offload;
@@ -21,3 +23,5 @@ pub mod types;
 #[cfg(feature = "io")]
 pub mod underlay;
 pub mod wire;
+#[cfg(feature = "io")]
+pub mod worker;

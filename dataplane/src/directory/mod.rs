@@ -105,6 +105,18 @@ pub enum DirectoryError {
     },
 }
 
+impl DirectoryError {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::MacNotUnicast { .. } => "give the MAC address of one NIC".into(),
+            Self::HostUnspecified { .. } => "give the physical IP of one host".into(),
+            Self::TooManyHosts { .. } => "remove the entries of a host that is no longer used".into(),
+        }
+    }
+}
+
 /// What holds the entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {

@@ -63,9 +63,7 @@ pub enum UdpUse {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No such namespace.
-    #[error(
-        "interface `{interface}`: network namespace `{netns}` does not exist at {path}: create it with `ip netns add {netns}`"
-    )]
+    #[error("interface `{interface}`: network namespace `{netns}` does not exist at {path}")]
     NamespaceMissing {
         /// The interface to be opened there.
         interface: PortName,
@@ -75,9 +73,7 @@ pub enum OpenError {
         path: String,
     },
     /// A path that is something else.
-    #[error(
-        "interface `{interface}`: {path} is not a network namespace: name one that `ip netns` lists, or a path such as /proc/PID/ns/net"
-    )]
+    #[error("interface `{interface}`: {path} is not a network namespace")]
     NamespaceInvalid {
         /// The interface to be opened there.
         interface: PortName,
@@ -85,9 +81,7 @@ pub enum OpenError {
         path: String,
     },
     /// The privilege is missing.
-    #[error(
-        "interface `{interface}`: no permission to {act}: run as root or with CAP_NET_ADMIN and CAP_SYS_ADMIN"
-    )]
+    #[error("interface `{interface}`: no permission to {act}")]
     NoPermission {
         /// The interface to be opened.
         interface: PortName,
@@ -95,17 +89,13 @@ pub enum OpenError {
         act: &'static str,
     },
     /// The kernel has no TAP driver, or this root has no device node.
-    #[error(
-        "interface `{interface}`: /dev/net/tun does not exist: load the kernel module with `modprobe tun`, or make the device available here"
-    )]
+    #[error("interface `{interface}`: /dev/net/tun does not exist")]
     NoTun {
         /// The interface to be opened.
         interface: PortName,
     },
     /// Somebody else holds the TAP.
-    #[error(
-        "interface `{interface}` in {place} is in use by another process: stop it, or give the port another name"
-    )]
+    #[error("interface `{interface}` in {place} is in use by another process")]
     InterfaceInUse {
         /// The interface.
         interface: PortName,
@@ -113,9 +103,7 @@ pub enum OpenError {
         place: String,
     },
     /// The name is taken by something that is no fitting TAP.
-    #[error(
-        "interface `{interface}` in {place} exists but is not a TAP with {queues} queue(s): remove it with `ip link delete {interface}`, or give the port another name"
-    )]
+    #[error("interface `{interface}` in {place} exists but is not a TAP with {queues} queue(s)")]
     InterfaceKind {
         /// The interface.
         interface: PortName,
@@ -125,7 +113,7 @@ pub enum OpenError {
         queues: usize,
     },
     /// Any other refusal by the kernel for an interface.
-    #[error("interface `{interface}` in {place}: cannot {act}")]
+    #[error("interface `{interface}` in {place}: cannot {act}: {source}")]
     Interface {
         /// The interface.
         interface: PortName,
@@ -138,19 +126,19 @@ pub enum OpenError {
         source: io::Error,
     },
     /// Somebody else receives there.
-    #[error("UDP port {port} on {ip} is already in use: is another switch or a kernel VXLAN device running on this host?", port = .address.port(), ip = .address.ip())]
+    #[error("UDP port {port} on {ip} is already in use", port = .address.port(), ip = .address.ip())]
     AddressInUse {
         /// The address.
         address: SocketAddr,
     },
     /// The address is not this host's.
-    #[error("{ip} is not an address of this host: set `physical_ip` to one that `ip address` shows, and wait until it is ready", ip = .address.ip())]
+    #[error("{ip} is not an address of this host", ip = .address.ip())]
     AddressAbsent {
         /// The address.
         address: SocketAddr,
     },
     /// Any other refusal by the kernel for a socket.
-    #[error("UDP socket on {address}: cannot {act}")]
+    #[error("UDP socket on {address}: cannot {act}: {source}")]
     Socket {
         /// The address.
         address: SocketAddr,
@@ -160,6 +148,42 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+}
+
+impl OpenError {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::NamespaceMissing { netns, .. } if netns.starts_with('/') => {
+                "create it first, or correct the path".into()
+            }
+            Self::NamespaceMissing { netns, .. } => format!("create it with `ip netns add {netns}`"),
+            Self::NamespaceInvalid { .. } => {
+                "name one that `ip netns` lists, or a path such as /proc/PID/ns/net".into()
+            }
+            Self::NoPermission { .. } => {
+                "run the switch as root or with CAP_NET_ADMIN and CAP_SYS_ADMIN".into()
+            }
+            Self::NoTun { .. } => {
+                "load the kernel module with `modprobe tun`, or make the device available here".into()
+            }
+            Self::InterfaceInUse { .. } => "stop that process, or give the port another name".into(),
+            Self::InterfaceKind { interface, .. } => {
+                format!("remove it with `ip link delete {interface}`, or give the port another name")
+            }
+            Self::Interface { .. } => "look for the interface with `ip -details link`".into(),
+            Self::AddressInUse { .. } => {
+                "stop the other switch or kernel tunnel device that runs on this host".into()
+            }
+            Self::AddressAbsent { .. } => {
+                "set `physical_ip` to an address that `ip address` shows, and wait until it is ready".into()
+            }
+            Self::Socket { .. } => {
+                "check `underlay.physical_ip`, and the limit on open files (`ulimit -n`)".into()
+            }
+        }
+    }
 }
 
 /// Opens what the packet path reads and writes.

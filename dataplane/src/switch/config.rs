@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::desired::{Encapsulation, UnderlayConfig};
 use crate::types::{Mtu, PhysicalIp};
+use crate::worker::Poll;
 
 /// Where a switch listens, and a client asks, unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/shunt/vswitch.sock";
@@ -58,19 +59,6 @@ impl Default for WorkersConfig {
     fn default() -> Self {
         Self { count: 1, cpus: Vec::new(), poll: Poll::default() }
     }
-}
-
-/// What a worker does when there is nothing to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Poll {
-    /// Spins briefly after work, then sleeps until there is some.
-    #[default]
-    Adaptive,
-    /// Never sleeps: lowest latency, one CPU each.
-    Busy,
-    /// Sleeps at once: least CPU time.
-    Sleep,
 }
 
 /// One key of the file, for its reference page.

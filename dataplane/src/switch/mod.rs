@@ -1,7 +1,83 @@
 //! The owner of it all: the document in force, the directory, the state on disk, the devices and the workers.
+//!
+//! Every change takes the same walk, in [`change`]: validate and build → open devices → make durable → link down →
+//! publish → settle → link up later. Changes are serialized by one lock that no worker ever touches.
 
+mod bounce;
+mod change;
 mod config;
+mod directory;
+mod error;
+mod plane;
+mod start;
 mod state;
+mod status;
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use bounce::{Bounce, LONG_HOLD, QUIET, SHORT_HOLD, hold_for};
+pub use change::Change;
 pub use config::*;
+pub use error::SwitchError;
+pub use plane::Plane;
+pub use start::StartError;
 pub use state::*;
+pub use status::{LastChange, PortStatus};
+
+use self::bounce::Bouncer;
+use crate::clock::Clock;
+use crate::desired::{HostConfig, PortName};
+use crate::directory::DirectoryWriter;
+use crate::port::open::Opener;
+use crate::port::tap::Tap;
+use crate::publish::Publisher;
+use crate::worker::Workers;
+
+/// A running switch. Share it by `Arc`; every method may be called from any thread that may block.
+pub struct Switch {
+    config: SwitchConfig,
+    /// Held for the whole of a change.
+    desired: Mutex<Desired>,
+    publisher: Publisher<Plane>,
+    directory: DirectoryWriter,
+    /// Held while an entry goes to disk and then to the workers, so that both have the same last word.
+    directory_changes: Mutex<()>,
+    state: State,
+    opener: Arc<dyn Opener>,
+    bouncer: Bouncer,
+    workers: Workers,
+    clock: Clock,
+}
+
+struct Desired {
+    document: Arc<HostConfig>,
+    /// The ports' open devices; a port whose interface could not be had is missing.
+    taps: HashMap<PortName, Arc<Tap>>,
+    last_changes: HashMap<PortName, change::Record>,
+}
+
+impl Switch {
+    /// What it was started with.
+    #[must_use]
+    pub fn config(&self) -> &SwitchConfig {
+        &self.config
+    }
+
+    /// The document in force.
+    #[must_use]
+    pub fn document(&self) -> Arc<HostConfig> {
+        lock(&self.desired).document.clone()
+    }
+
+    /// Ends the workers and lifts every link that is held down. Interfaces stay, so that guests keep their addresses
+    /// until the switch comes back.
+    pub fn stop(&self) {
+        self.workers.stop();
+    }
+}
+
+/// What a panicking thread leaves under one of these locks is whole: each is changed by single assignments.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

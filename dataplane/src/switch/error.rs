@@ -1,0 +1,110 @@
+//! What can go wrong with a change: what, where, and what to do.
+
+use super::state::StateError;
+use crate::desired::{ConfigError, PortName};
+use crate::port::open::OpenError;
+use crate::types::{Generation, Vni};
+
+/// Why a change was refused, or did not come to its end. Unless a variant says otherwise nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum SwitchError {
+    /// The document is not one that the packet path could honour.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The change could not be made durable.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A port's device could not be opened.
+    #[error("port {port}: {source}")]
+    Open {
+        /// The port.
+        port: PortName,
+        /// What failed.
+        source: OpenError,
+    },
+    /// A port's link could not be taken down.
+    #[error("the link of port {port} could not be taken down: {source}")]
+    Link {
+        /// The port.
+        port: PortName,
+        /// What failed.
+        source: std::io::Error,
+    },
+    /// A port that does not exist.
+    #[error("port {0} does not exist")]
+    NoSuchPort(PortName),
+    /// A network that does not exist.
+    #[error("network {0} does not exist")]
+    NoSuchNetwork(Vni),
+    /// A network that ports are still in.
+    #[error("network {network} still has ports: {}", .ports.join(", "))]
+    NetworkInUse {
+        /// The network.
+        network: Vni,
+        /// Their names.
+        ports: Vec<String>,
+    },
+    /// A route that does not exist.
+    #[error("network {network} has no route to {prefix}")]
+    NoSuchRoute {
+        /// The network.
+        network: Vni,
+        /// The prefix asked for.
+        prefix: ipnet::IpNet,
+    },
+    /// A property of the device that only a new device can have.
+    #[error("the {field} of port {port} cannot change while the port exists")]
+    DeviceFixed {
+        /// The port.
+        port: PortName,
+        /// The property.
+        field: &'static str,
+    },
+    /// The directory refused an entry.
+    #[error(transparent)]
+    Directory(#[from] crate::directory::DirectoryError),
+    /// The change is durable and in force, but a worker has not confirmed it.
+    #[error("generation {0} is in force, but a worker has not confirmed it within five seconds")]
+    NotSettled(Generation),
+}
+
+impl SwitchError {
+    /// Where it stands.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match self {
+            Self::Config(error) => error.place(),
+            Self::State(error) => error.place(),
+            Self::Open { port, .. } | Self::Link { port, .. } | Self::NoSuchPort(port) => {
+                format!("port {port}")
+            }
+            Self::DeviceFixed { port, field } => format!("port {port}, {field}"),
+            Self::NoSuchNetwork(network) | Self::NetworkInUse { network, .. } => format!("network {network}"),
+            Self::NoSuchRoute { network, prefix } => format!("network {network}, route {prefix}"),
+            Self::Directory(_) => "directory".into(),
+            Self::NotSettled(_) => "workers".into(),
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Config(error) => error.remedy(),
+            Self::State(error) => error.remedy(),
+            Self::Open { source, .. } => source.remedy(),
+            Self::Link { .. } => "repeat with --no-bounce, and renew the guest's lease from inside".into(),
+            Self::NoSuchPort(_) => "`shunt vswitch port list` shows the ports".into(),
+            Self::NoSuchNetwork(network) => {
+                format!("add it first: `shunt vswitch network add {network} --prefix …`")
+            }
+            Self::NetworkInUse { .. } => "move or remove these ports first".into(),
+            Self::NoSuchRoute { .. } => "`shunt vswitch route list` shows the routes".into(),
+            Self::DeviceFixed { .. } => "remove the port and add it again".into(),
+            Self::Directory(error) => error.remedy(),
+            Self::NotSettled(_) => {
+                "look for `worker` in the switch's log; ask again with `shunt vswitch port show`".into()
+            }
+        }
+    }
+}

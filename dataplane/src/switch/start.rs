@@ -1,0 +1,149 @@
+//! From nothing to a running switch: state, sockets, directory, devices, workers, in this order.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use super::bounce::Bouncer;
+use super::directory::entry;
+use super::{Desired, Plane, State, StateError, Switch, SwitchConfig};
+use crate::clock::Clock;
+use crate::desired::ConfigError;
+use crate::directory::{DirectoryError, DirectoryWriter};
+use crate::port::open::{OpenError, Opener};
+use crate::port::tap::Tap;
+use crate::publish::Publisher;
+use crate::tables::Tables;
+use crate::underlay::udp::{self, Udp};
+use crate::worker::{Parts, Workers};
+
+/// Why a switch did not start. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state on disk.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The document on disk does not fit this switch's configuration any more.
+    #[error("the saved configuration does not fit: {0}")]
+    Config(#[from] ConfigError),
+    /// A directory entry on disk.
+    #[error("the saved directory cannot be loaded: {0}")]
+    Directory(#[from] DirectoryError),
+    /// The sockets between hosts.
+    #[error(transparent)]
+    Underlay(#[from] OpenError),
+    /// Threads and descriptors.
+    #[error("the workers cannot start")]
+    Workers(#[source] io::Error),
+}
+
+impl StartError {
+    /// Where it stands.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match self {
+            Self::State(error) => error.place(),
+            Self::Config(error) => format!("saved state, {}", error.place()),
+            Self::Directory(_) => "saved state, directory".into(),
+            Self::Underlay(_) => "underlay.physical_ip".into(),
+            Self::Workers(_) => "workers".into(),
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::State(error) => error.remedy(),
+            Self::Config(error) => {
+                format!("{}; or go back to the `[underlay]` that it was made for", error.remedy())
+            }
+            Self::Directory(error) => error.remedy(),
+            Self::Underlay(error) => error.remedy(),
+            Self::Workers(_) => {
+                "raise the limits on threads and open files (`ulimit -u`, `ulimit -n`)".into()
+            }
+        }
+    }
+}
+
+impl Switch {
+    /// Starts with what the state on disk holds. When this returns, packets flow.
+    ///
+    /// A port whose interface cannot be opened (its namespace is gone, say) does not keep the others waiting: it is
+    /// logged, shown as down, and tried again with every change.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(config: SwitchConfig, opener: Arc<dyn Opener>) -> Result<Arc<Self>, StartError> {
+        let (state, document) = State::open(&config.state_dir)?;
+        let underlay = udp::Config {
+            local: config.underlay.physical_ips.clone(),
+            port: config.underlay.encapsulation.udp_port(),
+        };
+        udp::probe(opener.as_ref(), &underlay)?;
+        let workers = usize::from(config.workers.count);
+        let tables = Tables::empty(Arc::new(config.underlay.clone()), workers).succeed(&document, workers)?;
+
+        // Guests choose what is looked up: the seed is the process's own secret.
+        let (directory, directory_readers) =
+            DirectoryWriter::new(RandomState::new().hash_one("directory"), workers);
+        tracing::info!("{}", directory.engine().sentence());
+        let mut entries = Vec::new();
+        state.each_mapping(|mapping| entries.push(entry(&mapping)))?;
+        directory.extend(entries)?;
+
+        let (taps, devices) = open_taps(opener.as_ref(), &tables);
+        let bouncer = Bouncer::start().map_err(StartError::Workers)?;
+        taps.keys().for_each(|name| bouncer.event(name));
+        let (publisher, readers) = Publisher::new(Arc::new(Plane::new(tables, devices)), workers);
+        let parts = readers
+            .into_iter()
+            .zip(directory_readers)
+            .zip(0_u16..)
+            .map(|((plane, directory), worker)| {
+                let underlay = Box::new(Udp::open(opener.clone(), &underlay, worker)?);
+                let cpu = config.workers.cpus.get(usize::from(worker)).copied();
+                Ok(Parts::new(plane, directory, underlay, cpu))
+            })
+            .collect::<Result<Vec<_>, OpenError>>()?;
+        let clock = Clock::start();
+        let workers = Workers::start(parts, config.workers.poll, clock).map_err(StartError::Workers)?;
+        let desired = Desired { document: Arc::new(document), taps, last_changes: HashMap::new() };
+        Ok(Arc::new(Self {
+            config,
+            desired: Mutex::new(desired),
+            publisher,
+            directory,
+            directory_changes: Mutex::new(()),
+            state,
+            opener,
+            bouncer,
+            workers,
+            clock,
+        }))
+    }
+}
+
+type Devices = Vec<Option<Arc<dyn crate::port::Device>>>;
+
+fn open_taps(opener: &dyn Opener, tables: &Tables) -> (HashMap<crate::desired::PortName, Arc<Tap>>, Devices) {
+    let mut taps = HashMap::new();
+    let slots = tables.ports().map(|port| port.id.index() + 1).max().unwrap_or(0);
+    let mut devices: Devices = vec![None; slots];
+    for port in tables.ports() {
+        let name = &port.config.name;
+        match Tap::open(opener, &super::change::tap_spec(tables, port)) {
+            Ok(tap) => {
+                let tap = Arc::new(tap);
+                if let Some(slot) = devices.get_mut(port.id.index()) {
+                    *slot = Some(tap.clone());
+                }
+                taps.insert(name.clone(), tap);
+            }
+            Err(error) => tracing::error!(port = %name, "{error}; {}", error.remedy()),
+        }
+    }
+    (taps, devices)
+}

@@ -1,0 +1,225 @@
+//! One batch from one source: read, judge, send. Everything that a turn resolved has left before it returns.
+
+use std::io::IoSlice;
+
+use arrayvec::ArrayVec;
+
+use super::holes::Sabotage;
+use crate::directory::DirectoryReader;
+use crate::packet::{Buffer, Offload, Packet};
+use crate::pipeline::{self, BATCH, Context, DropReason, Outer, Tunnel, Verdict, Verdicts};
+use crate::port::{Device, DeviceError, Received};
+use crate::stats::Cells;
+use crate::switch::Plane;
+use crate::tables::Port;
+use crate::types::{Nanos, PortId};
+use crate::underlay::{Outgoing, SendError, Underlay};
+
+/// Bytes that one turn reads from a port, give or take a frame: a sender of 64 KiB super-packets gets the same share of
+/// the worker's time as one of small packets.
+const QUANTUM: usize = 512 << 10;
+/// Receives of one turn at an underlay socket.
+const ARRIVALS: usize = 8;
+
+/// What a turn works with.
+pub(super) struct Turn<'a> {
+    pub(super) plane: &'a Plane,
+    pub(super) directory: &'a DirectoryReader,
+    pub(super) underlay: &'a mut dyn Underlay,
+    pub(super) buffers: &'a mut [Buffer],
+    pub(super) now: Nanos,
+    pub(super) worker: usize,
+    pub(super) sabotage: &'a mut Sabotage,
+}
+
+/// How a turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turned {
+    /// With so many frames or datagrams read.
+    Read(usize),
+    /// The device no longer exists: do not listen to it any more.
+    Gone,
+}
+
+impl Turn<'_> {
+    /// A batch from one queue of a port's device.
+    pub(super) fn port(&mut self, id: PortId, queue: usize) -> Turned {
+        let plane = self.plane;
+        let (Some(port), Some(device)) = (plane.tables.port(id), plane.device(id)) else {
+            return Turned::Read(0);
+        };
+        let cells = port.counters.of_worker(self.worker);
+        let mut packets = ArrayVec::<Packet<'_>, BATCH>::new();
+        let (mut frames, mut bytes, mut gone) = (0, 0, false);
+        for buffer in self.buffers.iter_mut().take(BATCH) {
+            if bytes >= QUANTUM {
+                break;
+            }
+            match device.receive(queue, buffer) {
+                Ok(Some(Received { length, offload })) => {
+                    frames += 1;
+                    bytes += length;
+                    match offload {
+                        Ok(offload) => packets.push(buffer.packet(length, offload)),
+                        Err(_) => cells.dropped(DropReason::OffloadInvalid, 1),
+                    }
+                }
+                Err(DeviceError::Gone) => {
+                    gone = true;
+                    break;
+                }
+                Ok(None) | Err(_) => break,
+            }
+        }
+        count(frames, bytes, |packets, bytes| {
+            cells.received_packets.add(packets);
+            cells.received_bytes.add(bytes);
+        });
+        let mut verdicts = Verdicts::new();
+        let context =
+            Context { tables: &plane.tables, directory: self.directory, now: self.now, worker: self.worker };
+        pipeline::egress(&context, port, &mut packets, &mut verdicts);
+        let mut outgoing = ArrayVec::<Outgoing<'_>, BATCH>::new();
+        for (packet, verdict) in packets.iter_mut().zip(&verdicts) {
+            match *verdict {
+                Verdict::Deliver(to) => {
+                    deliver(plane, self.worker, to, &[IoSlice::new(packet.frame())], packet.offload)
+                }
+                Verdict::Reply(_) => {
+                    send(port, device.as_ref(), self.worker, &[IoSlice::new(packet.frame())], packet.offload)
+                }
+                Verdict::Underlay(tunnel) => {
+                    let tunnel = self.sabotage.tunnel(tunnel, packet.frame());
+                    outgoing.push(toward(tunnel, packet));
+                }
+                Verdict::Absorbed(_) | Verdict::Drop(_) => {}
+            }
+        }
+        self.underlay.send(&mut outgoing);
+        account(&outgoing, cells, plane.tables.underlay_counters.of_worker(self.worker));
+        if gone { Turned::Gone } else { Turned::Read(frames) }
+    }
+
+    /// What has arrived at one underlay socket.
+    pub(super) fn underlay(&mut self, socket: usize) -> Turned {
+        let mut datagrams = 0;
+        for buffer in self.buffers.iter_mut().take(ARRIVALS) {
+            let Some(arrival) = self.underlay.receive(socket, buffer) else { break };
+            let outer = Outer { source: arrival.from, traffic_class: arrival.traffic_class };
+            let context = Context {
+                tables: &self.plane.tables,
+                directory: self.directory,
+                now: self.now,
+                worker: self.worker,
+            };
+            let cells = self.plane.tables.underlay_counters.of_worker(self.worker);
+            let mut train = arrival.datagrams(buffer);
+            loop {
+                let mut packets: ArrayVec<Packet<'_>, BATCH> = train
+                    .by_ref()
+                    .take(BATCH)
+                    .map(|datagram| {
+                        let length = datagram.len();
+                        Packet::within(datagram, 0, length, Offload::NONE)
+                    })
+                    .collect();
+                if packets.is_empty() {
+                    break;
+                }
+                datagrams += packets.len();
+                count(packets.len(), packets.iter().map(Packet::len).sum(), |packets, bytes| {
+                    cells.received_packets.add(packets);
+                    cells.received_bytes.add(bytes);
+                });
+                let mut verdicts = Verdicts::new();
+                pipeline::ingress(&context, &outer, &mut packets, &mut verdicts);
+                arrived(self.plane, self.worker, self.underlay, &mut packets, &verdicts, &outer);
+            }
+        }
+        Turned::Read(datagrams)
+    }
+}
+
+/// Sends on what came from another host.
+fn arrived(
+    plane: &Plane,
+    worker: usize,
+    underlay: &mut dyn Underlay,
+    packets: &mut [Packet<'_>],
+    verdicts: &Verdicts,
+    outer: &Outer,
+) {
+    let cells = plane.tables.underlay_counters.of_worker(worker);
+    let mut outgoing = ArrayVec::<Outgoing<'_>, BATCH>::new();
+    for (packet, verdict) in packets.iter_mut().zip(verdicts) {
+        match *verdict {
+            Verdict::Deliver(to) => {
+                deliver(plane, worker, to, &[IoSlice::new(packet.frame())], packet.offload)
+            }
+            Verdict::Underlay(tunnel) => outgoing.push(toward(tunnel, packet)),
+            Verdict::Reply(_) | Verdict::Absorbed(_) | Verdict::Drop(_) => {}
+        }
+    }
+    let _ = outer;
+    if !outgoing.is_empty() {
+        underlay.send(&mut outgoing);
+        account(&outgoing, cells, cells);
+    }
+}
+
+fn toward<'p>(tunnel: Tunnel, packet: &'p mut Packet<'_>) -> Outgoing<'p> {
+    let offload = packet.offload;
+    Outgoing {
+        to: tunnel.to,
+        entropy: tunnel.entropy,
+        traffic_class: tunnel.traffic_class,
+        tunnel_bytes: usize::from(tunnel.header_bytes),
+        packet: packet.frame_mut(),
+        offload,
+        result: Ok(()),
+    }
+}
+
+fn deliver(plane: &Plane, worker: usize, to: PortId, pieces: &[IoSlice<'_>], offload: Offload) {
+    let Some(port) = plane.tables.port(to) else { return };
+    match plane.device(to) {
+        Some(device) => send(port, device.as_ref(), worker, pieces, offload),
+        None => port.counters.of_worker(worker).dropped(DropReason::PortDown, 1),
+    }
+}
+
+fn send(port: &Port, device: &dyn Device, worker: usize, pieces: &[IoSlice<'_>], offload: Offload) {
+    let cells = port.counters.of_worker(worker);
+    match device.send(worker, pieces, offload) {
+        Ok(()) => count(1, pieces.iter().map(|piece| piece.len()).sum(), |packets, bytes| {
+            cells.sent_packets.add(packets);
+            cells.sent_bytes.add(bytes);
+        }),
+        Err(DeviceError::Down | DeviceError::Gone) => cells.dropped(DropReason::PortDown, 1),
+        Err(DeviceError::Full | DeviceError::Refused) => cells.dropped(DropReason::PortSend, 1),
+    }
+}
+
+/// Counts what became of a batch: sent at the underlay, refused at whoever sent it.
+fn account(outgoing: &[Outgoing<'_>], sender: &Cells, underlay: &Cells) {
+    for packet in outgoing {
+        match packet.result {
+            Ok(()) => count(1, packet.packet.len(), |packets, bytes| {
+                underlay.sent_packets.add(packets);
+                underlay.sent_bytes.add(bytes);
+            }),
+            Err(SendError::Offload) => sender.dropped(DropReason::OffloadInvalid, 1),
+            Err(SendError::Family) => sender.dropped(DropReason::UnderlayFamily, 1),
+            Err(SendError::TooBig | SendError::Full | SendError::Refused) => {
+                sender.dropped(DropReason::UnderlaySend, 1)
+            }
+        }
+    }
+}
+
+/// Counts as the counters are kept.
+fn count(packets: usize, bytes: usize, add: impl FnOnce(u64, u64)) {
+    if packets > 0 {
+        add(u64::try_from(packets).unwrap_or(u64::MAX), u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+}
