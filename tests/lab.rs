@@ -11,7 +11,7 @@
 mod scene;
 
 use control::lab::{Capture, ClientKind, FABRIC, Frame, Guest, KernelPeer, Process, Tool, World};
-use scene::{PATIENCE, Scene, is_alive, until};
+use scene::{PATIENCE, Scene, inhabitants, is_alive, until};
 use std::{
     fs,
     io::{BufRead, BufReader},
@@ -30,15 +30,6 @@ fn furnish(world: &World) -> Vec<Process> {
         world.spawn(None, "sleep", &["987654"]).unwrap(),
         world.spawn(Some("left-over"), "sleep", &["987654"]).unwrap(),
     ]
-}
-
-/// The ids of all processes whose PID namespace is that of `anchor`.
-fn inhabitants(anchor: u32) -> Vec<u32> {
-    let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let wanted = namespace(anchor);
-    let all =
-        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    all.filter(|pid| wanted.is_some() && namespace(*pid) == wanted).collect()
 }
 
 fn assert_nothing_remains(pids: &[u32]) {

@@ -1,5 +1,7 @@
 //! The core of the data plane stays pure: without its feature `io` it depends on nothing that does I/O.
 
+#![allow(clippy::expect_used, reason = "a test says what broke by panicking")]
+
 use std::process::Command;
 
 /// Crates that open devices, sockets or files, start threads or read clocks; the core may have none of them.

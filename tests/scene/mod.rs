@@ -38,7 +38,7 @@ impl Scene {
     /// With a sentence when this machine cannot run it (no root, a program missing).
     pub(crate) fn new(tools: &[Tool]) -> Self {
         assert!(
-            rustix_is_root(),
+            is_root(),
             "this test makes network namespaces: run it as root (sudo env PATH=\"$PATH\" cargo test)"
         );
         if let Err(error) = require(tools) {
@@ -101,6 +101,16 @@ pub(crate) fn is_alive(pid: u32) -> bool {
         .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))
 }
 
-fn rustix_is_root() -> bool {
+/// The ids of all processes whose PID namespace is that of `anchor`.
+pub(crate) fn inhabitants(anchor: u32) -> Vec<u32> {
+    let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let wanted = namespace(anchor);
+    let all = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    all.filter(|pid| wanted.is_some() && namespace(*pid) == wanted).collect()
+}
+
+fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }

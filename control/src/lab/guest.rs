@@ -192,7 +192,7 @@ impl Guest {
     }
 
     /// A file of the interface under `/sys/class/net`, trimmed.
-    fn interface_file(&self, file: &str) -> Result<String, LabError> {
+    pub(super) fn interface_file(&self, file: &str) -> Result<String, LabError> {
         let path = self.interface_path(file);
         fs::read_to_string(&path).map(|text| text.trim().to_owned()).map_err(LabError::file("read", &path))
     }

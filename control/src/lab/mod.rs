@@ -13,6 +13,7 @@ mod dhcp;
 mod error;
 mod guest;
 mod host;
+mod inject;
 mod link;
 mod pcap;
 mod peer;

@@ -1,0 +1,103 @@
+//! `shunt demo`: two hosts, two networks with the same addresses, one guest that changes from one to the other while
+//! it and its neighbours talk; then what was seen is judged.
+//!
+//! It drives the switch by its command line only, as a person would, and lives in a [`World`](crate::lab::World): it
+//! changes nothing on the machine and leaves nothing behind, however it ends.
+
+mod chatter;
+mod report;
+mod scenario;
+mod verdicts;
+
+use crate::lab::{CliFailure, ClientKind, LabError, Tool, require};
+use clap::{Args, ValueEnum};
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+/// Arguments of `shunt demo`.
+#[derive(Args, Clone, Debug)]
+pub struct DemoArgs {
+    /// What the guests are
+    #[arg(long, value_enum, default_value_t = Guests::Netns)]
+    guests: Guests,
+    /// How to print the outcome
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+    /// Plays a talking program inside a guest: NAME, then the addresses to talk to
+    #[arg(long, hide = true, num_args = 1.., value_name = "NAME")]
+    chatter: Option<Vec<String>>,
+}
+
+/// Kinds of guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Guests {
+    /// Network namespaces with an init process and a DHCP client
+    Netns,
+}
+
+/// Forms of output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For eyes
+    Table,
+    /// For programs
+    Json,
+}
+
+/// Why the demonstration could not be carried out (a check that fails is no such error).
+#[derive(Debug, thiserror::Error)]
+enum DemoError {
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    #[error(transparent)]
+    Switch(#[from] CliFailure),
+    #[error("{act}: {source}")]
+    Io { act: &'static str, source: io::Error },
+    #[error("`shunt vswitch {verb}` answered without `{member}`")]
+    Answer { verb: &'static str, member: &'static str },
+}
+
+/// Runs the demonstration; exit code 0 only when each check holds, 1 otherwise.
+#[must_use]
+pub fn run(args: &DemoArgs) -> ExitCode {
+    if let Some(words) = &args.chatter {
+        return match chatter::run(words) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(args.output, &error),
+        };
+    }
+    let Guests::Netns = args.guests;
+    let said = ClientKind::find().and_then(|client| {
+        require(&[Tool::PING, Tool::TCPDUMP])?;
+        Ok(client)
+    });
+    let narrator = report::Narrator::new(args.output == Format::Table);
+    let report = said.map_err(DemoError::from).and_then(|client| scenario::play(client, &narrator));
+    let report = match report {
+        Ok(report) => report,
+        Err(error) => return fail(args.output, &error),
+    };
+    let text = if args.output == Format::Json { report.json() } else { report.table() };
+    // A reader that has gone away is no reason to fail.
+    let _ = writeln!(io::stdout(), "{text}");
+    if report.all_hold() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn fail(output: Format, error: &DemoError) -> ExitCode {
+    let remedy = match error {
+        DemoError::Lab(LabError::MissingTool { .. }) => "`make demo` installs what is missing",
+        DemoError::Lab(LabError::NoNamespaces { .. } | LabError::NoTun { .. }) => "run it as root",
+        _ => "this is a fault of the demonstration or of the switch: please report it with this output",
+    };
+    let text = match output {
+        Format::Json => {
+            serde_json::json!({"error": {"what": error.to_string(), "where": "shunt demo", "remedy": remedy}})
+                .to_string()
+        }
+        Format::Table => format!("shunt demo: {error}\n  remedy: {remedy}"),
+    };
+    let _ = writeln!(io::stderr(), "{text}");
+    ExitCode::FAILURE
+}
