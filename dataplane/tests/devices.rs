@@ -6,19 +6,20 @@
 use std::io::{IoSlice, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use dataplane::offload::checksum;
+use dataplane::offload::coalesce::{Arrived, Coalescer};
 use dataplane::offload::segment::{Cut, MAX_HEADERS};
 use dataplane::packet::{Buffer, Checksum, Offload, SegmentKind, Segmentation};
 use dataplane::port::open::{Direct, OpenError, TapSpec};
 use dataplane::port::tap::Tap;
 use dataplane::port::{Device, DeviceError};
-use dataplane::types::{Mtu, PhysicalIp};
+use dataplane::types::{Mtu, PhysicalIp, PortId};
 use dataplane::underlay::udp::{self, Udp};
 use dataplane::underlay::{Outgoing, SendError, Underlay};
 
@@ -144,7 +145,7 @@ fn tcp_across(ipv6: bool, bytes: usize, carry: impl Fn(&Tap, &mut Buffer, usize,
 }
 
 fn segmented(ipv6: bool) {
-    let supers = std::sync::atomic::AtomicUsize::new(0);
+    let supers = AtomicUsize::new(0);
     tcp_across(ipv6, 4 << 20, |to, buffer, length, offload| {
         let mut packet = buffer.packet(length, offload);
         let Some(asked) = offload.segmentation else {
@@ -175,6 +176,38 @@ fn tcp_v4_survives_segmentation() {
 #[test]
 fn tcp_v6_survives_segmentation() {
     segmented(true);
+}
+
+#[test]
+fn what_was_cut_arrives_joined() {
+    let (frames, deliveries) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    for ipv6 in [false, true] {
+        tcp_across(ipv6, 4 << 20, |to, buffer, length, offload| {
+            let mut packet = buffer.packet(length, offload);
+            let mut segments = Vec::new();
+            if let Some(asked) = offload.segmentation {
+                let cut = Cut::plan(packet.frame(), 0, asked).unwrap();
+                let mut headers = [0; MAX_HEADERS];
+                for index in 0..cut.count() {
+                    let payload = cut.write(packet.frame(), index, &mut headers).unwrap();
+                    segments.push([&headers[..cut.header_bytes()], &packet.frame()[payload]].concat());
+                }
+            } else {
+                checksum::complete(packet.frame_mut(), offload.checksum).unwrap();
+                segments.push(packet.frame().to_vec());
+            }
+            let arrived =
+                |frame| Arrived { port: PortId(0), udp_trains: true, frame, offload: Offload::NONE };
+            let batch: Vec<_> = segments.iter().map(|frame| arrived(frame)).collect();
+            for joined in Coalescer::new().join(&batch) {
+                frames.fetch_add(joined.frames, Ordering::Relaxed);
+                deliveries.fetch_add(1, Ordering::Relaxed);
+                let _ = to.send(0, &joined.pieces, joined.offload);
+            }
+        });
+    }
+    let (frames, deliveries) = (frames.into_inner(), deliveries.into_inner());
+    assert!(frames > 5 * deliveries, "{frames} frames in {deliveries} deliveries");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Where the headers of a TCP or UDP packet lie: just enough of a parse to cut and to join. Tagged frames, fragments
 //! and anything that contradicts itself have no [`Headers`].
 
-use super::checksum::Sum;
+use crate::wire::checksum::Sum;
 
 pub(super) const ETHERNET: usize = 14;
 pub(super) const TCP: u8 = 6;
@@ -95,7 +95,7 @@ impl Headers {
     pub(super) fn pseudo(&self, frame: &[u8], length: u16) -> Sum {
         let addresses = if self.v6 { ETHERNET + 8..ETHERNET + 40 } else { ETHERNET + 12..ETHERNET + 20 };
         let addresses = frame.get(addresses).unwrap_or_default();
-        Sum::default().add(addresses).add_word(u16::from(self.protocol)).add_word(length)
+        Sum::ZERO.add_bytes(addresses).add_word(u16::from(self.protocol)).add_word(length)
     }
 
     /// Sets the IP header's length field for a packet that ends at `end`, and IPv4's header checksum.
@@ -111,8 +111,8 @@ impl Headers {
         }
         put(header, ETHERNET + 2, length.to_be_bytes());
         put(header, ETHERNET + 10, [0, 0]);
-        let sum = Sum::default().add(header.get(ETHERNET..self.transport).unwrap_or_default());
-        put(header, ETHERNET + 10, (!sum.fold()).to_be_bytes());
+        let sum = Sum::ZERO.add_bytes(header.get(ETHERNET..self.transport).unwrap_or_default());
+        put(header, ETHERNET + 10, sum.checksum().to_be_bytes());
         true
     }
 }

@@ -163,8 +163,9 @@ impl Cut {
         }
         let field = transport + usize::from(self.headers.checksum_offset());
         put(inner, field, [0, 0]);
-        let sum = self.headers.pseudo(inner, length).add(inner.get(transport..)?).add(payload);
-        put(inner, field, sum.checksum().to_be_bytes());
+        let sum = self.headers.pseudo(inner, length).add_bytes(inner.get(transport..)?).add_bytes(payload);
+        let sum = if protocol == TCP { sum.checksum() } else { sum.udp_checksum() };
+        put(inner, field, sum.to_be_bytes());
         Some(range)
     }
 }
