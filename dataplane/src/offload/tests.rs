@@ -399,3 +399,36 @@ fn udp_is_joined_only_for_devices_that_take_it() {
     assert_eq!(joined(true), [Checksum::Partial { start: 34, offset: 6 }]);
     assert_eq!(joined(false), [Checksum::Verified; 3]);
 }
+
+#[test]
+fn a_shorter_datagram_ends_its_train() {
+    // Three datagrams of 1000 bytes, then three of 500 that could follow by all but their size.
+    let of_size = |bytes: u16, id| Super {
+        tcp: false,
+        payload: vec![7; 3 * usize::from(bytes)],
+        segment_bytes: bytes,
+        id,
+        ..tcp()
+    };
+    let frames: Vec<_> = [of_size(1000, 5), of_size(500, 8)]
+        .iter()
+        .flat_map(|wanted| cut(&wanted.packet(), 8, wanted.asked()))
+        .map(|mut frame| (PortId(0), frame.split_off(8)))
+        .collect();
+    let (deliveries, out) = join_and_cut(&frames);
+    assert_eq!(deliveries, 2);
+    assert_eq!(out, frames);
+}
+
+#[test]
+fn frames_of_different_ports_are_never_joined() {
+    // More ports than slots, so some of them share one.
+    let wanted = Super { tunnel_bytes: 0, ..tcp() };
+    let segments = cut(&wanted.packet(), 0, wanted.asked());
+    let frames: Vec<_> = (0..200)
+        .flat_map(|pair| [(PortId(pair), segments[0].clone()), (PortId(pair + 1000), segments[1].clone())])
+        .collect();
+    let (deliveries, out) = join_and_cut(&frames);
+    assert_eq!(deliveries, frames.len());
+    assert_eq!(out, frames);
+}
