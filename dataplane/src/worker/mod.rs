@@ -27,6 +27,7 @@ use self::poll::{Poller, Source, Waker};
 use self::turn::{Turn, Turned};
 use crate::clock::Clock;
 use crate::directory::DirectoryReader;
+use crate::offload::coalesce::Coalescer;
 use crate::packet::Buffer;
 use crate::pipeline::BATCH;
 use crate::publish::Reader;
@@ -146,6 +147,7 @@ struct Worker {
     waker: Waker,
     watched: Vec<Watched>,
     buffers: Vec<Buffer>,
+    coalescer: Coalescer,
     pace: Pace,
     clock: Clock,
     stop: Arc<AtomicBool>,
@@ -189,6 +191,7 @@ impl Worker {
             waker,
             watched,
             buffers,
+            coalescer: Coalescer::new(),
             pace,
             clock,
             stop,
@@ -239,6 +242,7 @@ impl Worker {
                 directory: &self.directory,
                 underlay: self.underlay.as_mut(),
                 buffers: &mut self.buffers,
+                coalescer: &mut self.coalescer,
                 now,
                 worker: self.index,
                 sabotage: &mut self.sabotage,

@@ -6,6 +6,7 @@ use arrayvec::ArrayVec;
 
 use super::holes::Sabotage;
 use crate::directory::DirectoryReader;
+use crate::offload::coalesce::{Arrived, Coalescer};
 use crate::packet::{Buffer, Offload, Packet};
 use crate::pipeline::{self, BATCH, Context, DropReason, Outer, Tunnel, Verdict, Verdicts};
 use crate::port::{Device, DeviceError, Received};
@@ -13,7 +14,7 @@ use crate::stats::Cells;
 use crate::switch::Plane;
 use crate::tables::Port;
 use crate::types::{Nanos, PortId};
-use crate::underlay::{Outgoing, SendError, Underlay};
+use crate::underlay::{Arrival, Outgoing, SendError, Underlay};
 
 /// Bytes that one turn reads from a port, give or take a frame: a sender of 64 KiB super-packets gets the same share of
 /// the worker's time as one of small packets.
@@ -21,12 +22,18 @@ const QUANTUM: usize = 512 << 10;
 /// Receives of one turn at an underlay socket.
 const ARRIVALS: usize = 8;
 
+/// Frames for ports that one turn at an underlay socket keeps in hand: a train has at most 64 datagrams.
+const INWARD: usize = ARRIVALS * 64;
+/// VXLAN's header, and Geneve's without options.
+const TUNNEL_BYTES: u8 = 8;
+
 /// What a turn works with.
 pub(super) struct Turn<'a> {
     pub(super) plane: &'a Plane,
     pub(super) directory: &'a DirectoryReader,
     pub(super) underlay: &'a mut dyn Underlay,
     pub(super) buffers: &'a mut [Buffer],
+    pub(super) coalescer: &'a mut Coalescer,
     pub(super) now: Nanos,
     pub(super) worker: usize,
     pub(super) sabotage: &'a mut Sabotage,
@@ -102,27 +109,26 @@ impl Turn<'_> {
 
     /// What has arrived at one underlay socket.
     pub(super) fn underlay(&mut self, socket: usize) -> Turned {
-        let mut datagrams = 0;
+        let plane = self.plane;
+        let cells = plane.tables.underlay_counters.of_worker(self.worker);
+        let context =
+            Context { tables: &plane.tables, directory: self.directory, now: self.now, worker: self.worker };
+        let mut arrivals = ArrayVec::<(Arrival, &mut Buffer), ARRIVALS>::new();
         for buffer in self.buffers.iter_mut().take(ARRIVALS) {
-            let Some(arrival) = self.underlay.receive(socket, buffer) else { break };
+            match self.underlay.receive(socket, buffer) {
+                Some(arrival) => arrivals.push((arrival, buffer)),
+                None => break,
+            }
+        }
+        let mut datagrams = 0;
+        // Frames for this host's ports, of all arrivals together: the longer the batch, the more can be joined.
+        let mut inward = Inward::new();
+        for (arrival, buffer) in &mut arrivals {
             let outer = Outer { source: arrival.from, traffic_class: arrival.traffic_class };
-            let context = Context {
-                tables: &self.plane.tables,
-                directory: self.directory,
-                now: self.now,
-                worker: self.worker,
-            };
-            let cells = self.plane.tables.underlay_counters.of_worker(self.worker);
             let mut train = arrival.datagrams(buffer);
             loop {
-                let mut packets: ArrayVec<Packet<'_>, BATCH> = train
-                    .by_ref()
-                    .take(BATCH)
-                    .map(|datagram| {
-                        let length = datagram.len();
-                        Packet::within(datagram, 0, length, Offload::NONE)
-                    })
-                    .collect();
+                let mut packets: ArrayVec<Packet<'_>, BATCH> =
+                    train.by_ref().take(BATCH).map(whole).collect();
                 if packets.is_empty() {
                     break;
                 }
@@ -133,38 +139,55 @@ impl Turn<'_> {
                 });
                 let mut verdicts = Verdicts::new();
                 pipeline::ingress(&context, &outer, &mut packets, &mut verdicts);
-                arrived(self.plane, self.worker, self.underlay, &mut packets, &verdicts, &outer);
+                if inward.remaining_capacity() < packets.len() {
+                    join_and_deliver(plane, self.worker, self.coalescer, &inward);
+                    inward.clear();
+                }
+                for (mut packet, verdict) in packets.into_iter().zip(verdicts) {
+                    match verdict {
+                        Verdict::Deliver(to) => inward.push((to, packet)),
+                        Verdict::Reply(_) => answer(self.underlay, &outer, &mut packet, cells),
+                        Verdict::Underlay(_) | Verdict::Absorbed(_) | Verdict::Drop(_) => {}
+                    }
+                }
             }
         }
+        join_and_deliver(plane, self.worker, self.coalescer, &inward);
         Turned::Read(datagrams)
     }
 }
 
-/// Sends on what came from another host.
-fn arrived(
-    plane: &Plane,
-    worker: usize,
-    underlay: &mut dyn Underlay,
-    packets: &mut [Packet<'_>],
-    verdicts: &Verdicts,
-    outer: &Outer,
-) {
-    let cells = plane.tables.underlay_counters.of_worker(worker);
-    let mut outgoing = ArrayVec::<Outgoing<'_>, BATCH>::new();
-    for (packet, verdict) in packets.iter_mut().zip(verdicts) {
-        match *verdict {
-            Verdict::Deliver(to) => {
-                deliver(plane, worker, to, &[IoSlice::new(packet.frame())], packet.offload)
-            }
-            Verdict::Underlay(tunnel) => outgoing.push(toward(tunnel, packet)),
-            Verdict::Reply(_) | Verdict::Absorbed(_) | Verdict::Drop(_) => {}
-        }
+/// Decapsulated frames and their ports.
+type Inward<'b> = ArrayVec<(PortId, Packet<'b>), INWARD>;
+
+/// A whole datagram as a packet.
+fn whole(datagram: &mut [u8]) -> Packet<'_> {
+    let length = datagram.len();
+    Packet::within(datagram, 0, length, Offload::NONE)
+}
+
+/// Delivers frames from other hosts, those of one flow joined into super-packets.
+fn join_and_deliver(plane: &Plane, worker: usize, coalescer: &mut Coalescer, inward: &Inward<'_>) {
+    let arrived: ArrayVec<Arrived<'_>, INWARD> = inward
+        .iter()
+        .map(|(port, packet)| Arrived {
+            port: *port,
+            udp_trains: plane.device(*port).is_some_and(|device| device.takes_udp_trains()),
+            frame: packet.frame(),
+            offload: packet.offload,
+        })
+        .collect();
+    for joined in coalescer.join(&arrived) {
+        deliver(plane, worker, joined.port, &joined.pieces, joined.offload);
     }
-    let _ = outer;
-    if !outgoing.is_empty() {
-        underlay.send(&mut outgoing);
-        account(&outgoing, cells, cells);
-    }
+}
+
+/// Sends a trap's answer back to the host that asked.
+fn answer(underlay: &mut dyn Underlay, outer: &Outer, packet: &mut Packet<'_>, cells: &Cells) {
+    let tunnel = Tunnel { to: outer.source, entropy: 0, traffic_class: 0, header_bytes: TUNNEL_BYTES };
+    let mut outgoing = [toward(tunnel, packet)];
+    underlay.send(&mut outgoing);
+    account(&outgoing, cells, cells);
 }
 
 fn toward<'p>(tunnel: Tunnel, packet: &'p mut Packet<'_>) -> Outgoing<'p> {
