@@ -357,10 +357,13 @@ fn the_link_bounces_and_a_queue_is_discarded() {
 fn what_cannot_be_opened_is_said_with_its_remedy() {
     isolated(|| {
         let refused = |spec: &TapSpec| Tap::open(&Direct, spec).unwrap_err();
-        let missing = refused(&TapSpec { netns: Some("no-such".into()), ..spec("tap-a") }).to_string();
+        let missing = refused(&TapSpec { netns: Some("no-such".into()), ..spec("tap-a") });
         assert_eq!(
-            missing,
-            "interface `tap-a`: network namespace `no-such` does not exist at /run/netns/no-such: create it with `ip netns add no-such`"
+            (missing.to_string().as_str(), missing.remedy().as_str()),
+            (
+                "interface `tap-a`: network namespace `no-such` does not exist at /run/netns/no-such",
+                "create it with `ip netns add no-such`"
+            )
         );
         let invalid = refused(&TapSpec { netns: Some("/proc/self/status".into()), ..spec("tap-a") });
         assert!(matches!(invalid, OpenError::NamespaceInvalid { .. }), "{invalid}");
