@@ -202,7 +202,7 @@ impl<'a> Reply<'a> {
             for (place, (_, content)) in placed.iter_mut().zip(table).filter(|(_, (code, _))| *code == wanted)
             {
                 let need = content.space();
-                // RFC 3046 §2.2 has relays look for 82 at the end of the options field only.
+                // RFC 3046 §2.2: 82 is the last of the options field, or is not sent.
                 let fields = if wanted == code::RELAY_AGENT { 1 } else { room.len() };
                 let field = room.iter_mut().take(fields).enumerate().find(|(_, left)| **left >= need);
                 if let Some((field, left)) = field {

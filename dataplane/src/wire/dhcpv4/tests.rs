@@ -190,6 +190,17 @@ fn what_fits_nowhere_is_left_out_by_importance() {
 }
 
 #[test]
+fn a_relay_option_without_room_is_left_out_not_moved() {
+    // RFC 3046 §2.2: relays look for it at the end of the options field; a reply without it is what they expect then.
+    let bytes = request(&[&[53, 1, 1, 82, 40][..], &[7; 40]].concat());
+    let request = Message::parse(&bytes).unwrap();
+    let mut out = [0; 300];
+    let length = whole(&request, &[]).emit(&mut out).unwrap();
+    let parsed = Message::parse(&out[..length]).unwrap();
+    assert!(parsed.relay_agent.is_none() && parsed.option(code::OVERLOAD).is_some());
+}
+
+#[test]
 fn long_options_are_split_and_joined() {
     let bytes = request(&[53, 1, 1, 57, 2, 0x05, 0xdc, 255]);
     let request = Message::parse(&bytes).unwrap();
