@@ -5,11 +5,11 @@
 #   make check       format, lints, unit tests: before each commit
 #   make e2e         the end-to-end tests alone
 #   make bench       criterion
-#   make fuzz        each fuzz target for SECONDS seconds (default 30); needs a nightly toolchain and cargo-fuzz
+#   make fuzz        each fuzz target for SECONDS_PER_TARGET seconds (default 60); needs cargo-fuzz and a C++ compiler
 #   make fresh       `make demo` and `make test` in a new Debian 12 root that has nothing but Rust and make
 
 CARGO ?= cargo
-SECONDS ?= 30
+SECONDS_PER_TARGET ?= 60
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -39,7 +39,7 @@ loom:
 
 # Corpora and past finds, replayed on stable.
 fuzz-replay:
-	if [ -e fuzz/Cargo.toml ]; then $(CARGO) test --manifest-path fuzz/Cargo.toml --target-dir target/fuzz; fi
+	$(CARGO) test --manifest-path fuzz/Cargo.toml --target-dir target/fuzz --locked
 
 e2e: tools-test
 	$(CARGO) test -p shunt --tests --locked
@@ -48,7 +48,7 @@ bench:
 	$(CARGO) bench -p benches --locked
 
 fuzz:
-	scripts/fuzz.sh $(SECONDS)
+	scripts/fuzz.sh $(SECONDS_PER_TARGET)
 
 fresh:
 	scripts/fresh.sh

@@ -1,3 +1,7 @@
-//! Argument parsing and wiring, nothing else.
+//! Wiring only: the command line is `control::cli`, the switch is `dataplane`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    control::cli::main(std::env::args_os())
+}

@@ -6,6 +6,8 @@
 
 #[cfg(feature = "io")]
 pub mod clock;
+#[cfg(feature = "io")]
+pub mod ctl;
 pub mod desired;
 pub mod directory;
 pub mod offload;

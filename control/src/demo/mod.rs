@@ -9,6 +9,7 @@ mod report;
 mod scenario;
 mod verdicts;
 
+use crate::cli::Format;
 use crate::lab::{CliFailure, ClientKind, LabError, Tool, require};
 use clap::{Args, ValueEnum};
 use std::{
@@ -22,9 +23,6 @@ pub struct DemoArgs {
     /// What the guests are
     #[arg(long, value_enum, default_value_t = Guests::Netns)]
     guests: Guests,
-    /// How to print the outcome
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    output: Format,
     /// Plays a talking program inside a guest: NAME, then the addresses to talk to
     #[arg(long, hide = true, num_args = 1.., value_name = "NAME")]
     chatter: Option<Vec<String>>,
@@ -35,15 +33,6 @@ pub struct DemoArgs {
 enum Guests {
     /// Network namespaces with an init process and a DHCP client
     Netns,
-}
-
-/// Forms of output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For eyes
-    Table,
-    /// For programs
-    Json,
 }
 
 /// Why the demonstration could not be carried out (a check that fails is no such error).
@@ -61,11 +50,11 @@ enum DemoError {
 
 /// Runs the demonstration; exit code 0 only when each check holds, 1 otherwise.
 #[must_use]
-pub fn run(args: &DemoArgs) -> ExitCode {
+pub fn run(args: &DemoArgs, output: Format) -> ExitCode {
     if let Some(words) = &args.chatter {
         return match chatter::run(words) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(args.output, &error),
+            Err(error) => fail(output, &error),
         };
     }
     let Guests::Netns = args.guests;
@@ -73,13 +62,13 @@ pub fn run(args: &DemoArgs) -> ExitCode {
         require(&[Tool::PING, Tool::TCPDUMP])?;
         Ok(client)
     });
-    let narrator = report::Narrator::new(args.output == Format::Table);
+    let narrator = report::Narrator::new(output == Format::Table);
     let report = said.map_err(DemoError::from).and_then(|client| scenario::play(client, &narrator));
     let report = match report {
         Ok(report) => report,
-        Err(error) => return fail(args.output, &error),
+        Err(error) => return fail(output, &error),
     };
-    let text = if args.output == Format::Json { report.json() } else { report.table() };
+    let text = if output == Format::Json { report.json() } else { report.table() };
     // A reader that has gone away is no reason to fail.
     let _ = writeln!(io::stdout(), "{text}");
     if report.all_hold() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

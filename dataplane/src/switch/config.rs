@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::desired::{Encapsulation, UnderlayConfig};
-use crate::types::{Mtu, PhysicalIp};
+use crate::types::{Mtu, PhysicalIp, TypeError};
 use crate::worker::Poll;
 
 /// Where a switch listens, and a client asks, unless told otherwise.
@@ -274,14 +274,14 @@ fn addresses<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<PhysicalIp
         }
 
         fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-            text.parse().and_then(PhysicalIp::require_unicast).map(|ip| vec![ip]).map_err(E::custom)
+            own_address(text).map(|ip| vec![ip]).map_err(E::custom)
         }
 
         fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
             use serde::de::Error;
             let mut addresses = Vec::new();
             while let Some(text) = list.next_element::<String>()? {
-                let ip = text.parse().and_then(PhysicalIp::require_unicast).map_err(A::Error::custom)?;
+                let ip = own_address(&text).map_err(A::Error::custom)?;
                 if addresses.contains(&ip) {
                     return Err(A::Error::custom(format_args!("{ip} is there twice")));
                 }
@@ -295,6 +295,12 @@ fn addresses<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<PhysicalIp
         }
     }
     from.deserialize_any(Addresses)
+}
+
+/// An address to listen at. Loopback is fine: a switch may be alone on its machine.
+fn own_address(text: &str) -> Result<PhysicalIp, TypeError> {
+    let ip: PhysicalIp = text.parse()?;
+    if ip.0.is_loopback() { Ok(ip) } else { ip.require_unicast() }
 }
 
 /// Line and column of a byte, both from 1.

@@ -1,0 +1,72 @@
+//! `shunt vswitch`: one host's switch.
+
+use std::path::PathBuf;
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Subcommand};
+use dataplane::ctl::Client;
+use dataplane::switch::DEFAULT_SOCKET;
+
+use super::failure::Failure;
+use super::output::Out;
+use super::{directory, document, network, port, route, run, traffic};
+
+/// `shunt vswitch …`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The switch's control socket [default: /run/shunt/vswitch.sock]
+    #[arg(long, global = true, env = "SHUNT_VSWITCH_SOCKET", value_name = "PATH", display_order = 901)]
+    socket: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the switch of this host until it is told to stop
+    Run(run::Args),
+    /// Put a whole configuration document in force
+    Apply(document::Apply),
+    /// Print the configuration document in force
+    Export(document::Export),
+    /// Virtual networks on this host
+    #[command(subcommand)]
+    Network(network::Verb),
+    /// Guests' NICs on this host
+    #[command(subcommand)]
+    Port(port::Verb),
+    /// Routes beyond the networks' own prefixes
+    #[command(subcommand)]
+    Route(route::Verb),
+    /// Where the guests of other hosts are
+    #[command(subcommand)]
+    Directory(directory::Verb),
+    /// Traffic of each port
+    Stats,
+    /// What was dropped, where and why
+    Drops,
+}
+
+impl Args {
+    pub(super) fn run(self, matches: &ArgMatches, out: &mut Out) -> Result<(), Failure> {
+        let Self { socket, verb } = self;
+        if let Verb::Run(args) = verb {
+            // A variable that tells clients where to ask must not move a server away from its configuration.
+            let told = matches.subcommand().and_then(|(_, vswitch)| vswitch.value_source("socket"));
+            return args.run(socket.filter(|_| told == Some(ValueSource::CommandLine)));
+        }
+        let connect = || Client::connect(&socket.unwrap_or_else(|| DEFAULT_SOCKET.into()));
+        match verb {
+            // `Run` has returned above.
+            Verb::Run(_) => Ok(()),
+            Verb::Apply(args) => args.run(connect, out),
+            Verb::Export(args) => args.run(&mut connect()?, out),
+            Verb::Network(verb) => verb.run(connect, out),
+            Verb::Port(verb) => verb.run(&mut connect()?, out),
+            Verb::Route(verb) => verb.run(&mut connect()?, out),
+            Verb::Directory(verb) => verb.run(connect, out),
+            Verb::Stats => traffic::stats(&mut connect()?, out),
+            Verb::Drops => traffic::drops(&mut connect()?, out),
+        }
+    }
+}

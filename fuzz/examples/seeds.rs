@@ -1,0 +1,57 @@
+//! Makes the seeds of the parsers' corpora from the golden frames of `dataplane/tests/golden`, one file each.
+//!
+//! `cargo run --example seeds` in `fuzz/`; only needed when golden frames are added.
+
+use std::fs;
+use std::path::Path;
+
+use dataplane::wire::flow::{Headers, Network, Transport};
+use dataplane::wire::{geneve, vxlan};
+
+fn main() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for entry in fs::read_dir(here.join("../dataplane/tests/golden")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let octets = text.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace);
+        let frame: Vec<u8> = octets.map(|octet| u8::from_str_radix(octet, 16).unwrap()).collect();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        for (target, input) in seeds(&frame) {
+            let folder = here.join("corpus").join(target);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join(format!("golden_{name}")), input).unwrap();
+        }
+    }
+}
+
+/// What a frame is worth to which target, tunnels looked into.
+fn seeds(frame: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let Ok(headers) = Headers::parse(frame) else { return vec![] };
+    let packet = &frame[headers.network_offset()..];
+    let payload = &frame[headers.payload_offset()..headers.end as usize];
+    let mut seeds = match headers.network {
+        Network::Other => vec![("arp", packet.to_vec())],
+        Network::V4 { .. } => vec![("ipv4", [&[0, 0x2e], packet].concat())],
+        Network::V6 { .. } => vec![("ipv6", [&[0, 0x2e], packet].concat())],
+    };
+    match (headers.network, headers.transport) {
+        (_, Transport::Udp { destination: vxlan::PORT, .. }) => {
+            seeds.push(("vxlan", payload.to_vec()));
+            seeds.extend(vxlan::parse(payload).map_or(vec![], |(_, inner)| self::seeds(inner)));
+        }
+        (_, Transport::Udp { destination: geneve::PORT, .. }) => {
+            seeds.push(("geneve", payload.to_vec()));
+            seeds.extend(geneve::parse(payload).map_or(vec![], |(_, inner)| self::seeds(inner)));
+        }
+        (_, Transport::Udp { destination: 67 | 68, .. }) => {
+            seeds.push(("dhcp", [&[0x7f, 0xff, 4, 0], payload].concat()));
+        }
+        (Network::V6 { source, destination }, Transport::Icmp { .. }) => {
+            let message = &frame[headers.transport_offset()..headers.end as usize];
+            let envelope = [&[8][..], &source.octets(), &destination.octets(), &[headers.hop_limit]].concat();
+            seeds.push(("nd", [&envelope[..], message].concat()));
+        }
+        _ => {}
+    }
+    seeds
+}
