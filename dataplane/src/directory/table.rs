@@ -134,7 +134,10 @@ impl Table {
     #[inline]
     pub(super) fn find(&self, hash: Hash, key: Key) -> Option<Found> {
         let tag = key.tag(hash);
-        for (index, bucket) in self.path(hash) {
+        // By hand, not by `path`: a hit in the home bucket is the case that counts.
+        let mut index = self.home(hash);
+        for _ in 0..self.buckets.len() {
+            let bucket = self.buckets.get(index)?;
             let mut ends_here = false;
             for place in Bucket::places() {
                 let slot = bucket.load(place);
@@ -148,6 +151,7 @@ impl Table {
             if ends_here {
                 return None;
             }
+            index = if index + 1 == self.buckets.len() { 0 } else { index + 1 };
         }
         None
     }
