@@ -1,4 +1,7 @@
-//! The control side. For now: the command line's verbs for one host's switch.
+//! The control side. For now: the command line's verbs for one host's switch, the laboratory, the demonstration.
+
+/// What [`cli::command`] is made of.
+pub use clap;
 
 pub mod cli;
 pub mod demo;

@@ -48,7 +48,7 @@ pub(super) struct Add {
     /// The guest's MAC address, the only one it may send from
     #[arg(long, value_name = "MAC")]
     mac: MacAddr,
-    /// The guest's addresses, the only ones it may send from; repeat for more. DHCP hands out the first of each family
+    /// The guest's addresses, the only ones it may send from; repeat, or join by commas, for more. DHCP hands out the first of each family
     #[arg(long = "ip", required = true, value_name = "IP", value_delimiter = ',')]
     ips: Vec<CustomerIp>,
     /// What the port is made of
@@ -80,7 +80,7 @@ pub(super) struct Move {
     /// The virtual network to move to; the one it is in, to change addresses only
     #[arg(long, value_name = "VNI")]
     network: Vni,
-    /// The guest's addresses there; repeat for more
+    /// The guest's addresses there; repeat, or join by commas, for more
     #[arg(long = "ip", required = true, value_name = "IP", value_delimiter = ',')]
     ips: Vec<CustomerIp>,
     /// Leave the link up: the guest follows when it renews its lease

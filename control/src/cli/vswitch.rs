@@ -15,7 +15,14 @@ use super::{directory, document, network, port, route, run, traffic};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The switch's control socket [default: /run/shunt/vswitch.sock]
-    #[arg(long, global = true, env = "SHUNT_VSWITCH_SOCKET", value_name = "PATH", display_order = 901)]
+    #[arg(
+        long,
+        global = true,
+        env = "SHUNT_VSWITCH_SOCKET",
+        hide_env_values = true,
+        value_name = "PATH",
+        display_order = 901
+    )]
     socket: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
@@ -23,11 +30,8 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Run the switch of this host until it is told to stop
     Run(run::Args),
-    /// Put a whole configuration document in force
     Apply(document::Apply),
-    /// Print the configuration document in force
     Export(document::Export),
     /// Virtual networks on this host
     #[command(subcommand)]

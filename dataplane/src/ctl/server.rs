@@ -180,29 +180,37 @@ fn metrics_listener(address: SocketAddr) -> Result<tokio::net::TcpListener, Door
     tokio::net::TcpListener::from_std(listener).map_err(failed)
 }
 
-/// Listens at the path, which a crashed switch may have left behind.
+/// Listens at the path, which a killed switch may have left behind.
 fn listen(socket: &Path) -> Result<UnixListener, DoorError> {
     let failed = |source| DoorError::Socket { socket: socket.into(), source };
-    if let Some(dir) = socket.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        fs::create_dir_all(dir).map_err(failed)?;
-    }
+    let dir = socket.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(dir).map_err(failed)?;
     match fs::symlink_metadata(socket) {
         Ok(file) if !file.file_type().is_socket() => return Err(DoorError::Taken { socket: socket.into() }),
         Ok(_) => match UnixStream::connect(socket) {
             Ok(_) => return Err(DoorError::Answered { socket: socket.into() }),
-            // Nobody holds the other end: what is left of a switch that was killed.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                fs::remove_file(socket).map_err(failed)?;
-            }
+            // Nobody holds the other end: it may be replaced.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
             Err(source) => return Err(failed(source)),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(source) => return Err(failed(source)),
     }
-    let listener = UnixListener::bind(socket).map_err(failed)?;
-    fs::set_permissions(socket, Permissions::from_mode(0o600)).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    Ok(listener)
+    // Who sees the socket must be able to connect, and nobody else may: it gets its name when it listens and is ours.
+    let fresh = dir.join(format!(".{}", std::process::id()));
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&fresh).map_err(failed)?;
+    let named = fs::set_permissions(&fresh, Permissions::from_mode(0o600))
+        .and_then(|()| listener.set_nonblocking(true))
+        .and_then(|()| fs::rename(&fresh, socket));
+    if named.is_err() {
+        // The first error is the one to tell.
+        let _ = fs::remove_file(&fresh);
+    }
+    named.map_err(failed).map(|()| listener)
 }
 
 async fn accept(listener: tokio::net::UnixListener, switch: Arc<Switch>) {

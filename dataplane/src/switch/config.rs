@@ -98,7 +98,7 @@ pub const KEYS: &[Key] = &[
         name: "underlay.physical_ip",
         kind: "IP address, or a list of them",
         default: "required",
-        sentence: "This host's addresses between hosts: where tunnel packets are sent from and accepted. At most one list of 16.",
+        sentence: "This host's addresses between hosts: where tunnel packets are sent from and accepted; at most 16.",
     },
     Key {
         name: "underlay.encapsulation",

@@ -1,0 +1,618 @@
+//! The command line against a switch without ports: what it prints, where it complains, how it exits. Needs no
+//! privilege.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code outside of #[test] functions")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// What a command left behind.
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    fn json(&self) -> Value {
+        assert_eq!(self.code, 0, "{}", self.err);
+        serde_json::from_str(&self.out).unwrap()
+    }
+
+    /// `what`, `where` and `remedy` of a failure told as JSON.
+    fn refusal(&self) -> [String; 3] {
+        let error: Value = serde_json::from_str(&self.err).unwrap_or_else(|_| panic!("{}", self.err));
+        ["what", "where", "remedy"].map(|part| error["error"][part].as_str().unwrap().to_owned())
+    }
+}
+
+fn shunt<'a>(args: impl IntoIterator<Item = &'a str>) -> Said {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shunt"));
+    command.args(args).env_remove("SHUNT_VSWITCH_SOCKET").stdin(Stdio::null());
+    finish(&mut command)
+}
+
+fn finish(command: &mut Command) -> Said {
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Said { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// A directory with a configuration, and the switch that runs with it.
+struct Host {
+    dir: tempfile::TempDir,
+    physical_ip: String,
+    process: Option<Child>,
+}
+
+impl Host {
+    fn new() -> Self {
+        // A loopback address of its own lets tests run side by side.
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        let last = NEXT.fetch_add(1, Ordering::Relaxed);
+        let [_, _, a, b] = (std::process::id() % 65_000).to_be_bytes();
+        let host = Self {
+            dir: tempfile::tempdir().unwrap(),
+            physical_ip: format!("127.{a}.{b}.{last}"),
+            process: None,
+        };
+        host.configure("");
+        host
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        fs::write(self.path(name), text).unwrap();
+        self.path(name).display().to_string()
+    }
+
+    /// Writes vswitch.toml; `first` are lines at its top.
+    fn configure(&self, first: &str) {
+        let (dir, ip) = (self.dir.path().display(), &self.physical_ip);
+        let text = format!(
+            "{first}\nstate_dir = \"{dir}/state\"\nsocket = \"{dir}/sock\"\n[underlay]\nphysical_ip = \"{ip}\"\n"
+        );
+        self.file("vswitch.toml", &text);
+    }
+
+    fn run(&self, more: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shunt"));
+        command.args(["vswitch", "run", "--config"]).arg(self.path("vswitch.toml")).args(more);
+        command.stdin(Stdio::null()).env_remove("SHUNT_VSWITCH_SOCKET");
+        command
+    }
+
+    fn start(&mut self) {
+        let log = fs::File::create(self.path("log")).unwrap();
+        let child = self.run(&[]).stderr(log).spawn().unwrap();
+        self.process = Some(child);
+        let begun = Instant::now();
+        while !self.path("sock").exists() {
+            let log = fs::read_to_string(self.path("log")).unwrap();
+            assert!(begun.elapsed() < Duration::from_secs(20), "the switch is not ready:\n{log}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn started() -> Self {
+        let mut host = Self::new();
+        host.start();
+        host
+    }
+
+    /// Ends the switch by a signal and says how it exited.
+    fn signal(&mut self, signal: rustix::process::Signal) -> Option<i32> {
+        let mut child = self.process.take().unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+        child.wait().unwrap().code()
+    }
+
+    /// `shunt vswitch LINE`, without blanks in arguments.
+    fn say(&self, line: &str) -> Said {
+        let socket = self.path("sock").display().to_string();
+        shunt(["vswitch"].into_iter().chain(line.split_whitespace()).chain(["--socket", socket.as_str()]))
+    }
+
+    fn ask(&self, line: &str) -> Value {
+        self.say(&format!("{line} --output json")).json()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.process.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[test]
+fn what_is_not_understood_exits_with_2_and_says_what_would_be() {
+    for (line, what) in [
+        ("network add 0 --prefix 10.0.0.0/24", "VNI 0 is out of range: expected 1 to 16777215"),
+        ("network add 16777216 --prefix 10.0.0.0/24", "VNI 16777216 is out of range"),
+        ("network add red --prefix 10.0.0.0/24", "`red` is not a VNI: expected a whole number"),
+        ("network add 100", "--prefix <PREFIX>"),
+        ("network add 100 --prefix 10.0.0.5/24", "10.0.0.5/24 has host bits set: write 10.0.0.0/24"),
+        (
+            "network add 100 --prefix 10.0.0.0/33",
+            "`10.0.0.0/33` is not a prefix: expected one such as 10.0.0.0/24",
+        ),
+        (
+            "network add 100 --prefix 10.0.0.0/24 --gateway 10.1.0.1",
+            "gateway 10.1.0.1 is in none of the prefixes 10.0.0.0/24",
+        ),
+        (
+            "network add 100 --prefix 10.0.0.0/24 --gateway 10.0.0.1 --gateway 10.0.0.2",
+            "prefix 10.0.0.0/24 has two gateways",
+        ),
+        ("network add 100 --prefix 10.0.0.0/24 --mtu 100", "MTU 100 is out of range"),
+        ("network add 100 --prefix 10.0.0.0/24 --domain a..b", "`a..b` is not a domain name"),
+        ("network add 100 --prefix 10.0.0.0/24 --dns nowhere", "nowhere"),
+        ("network add 100 --prefix 10.0.0.0/24 --colour red", "unexpected argument '--colour'"),
+        ("port add a/b --network 1 --mac 02:00:00:00:00:01 --ip 10.0.0.1", "`a/b` is not a port name"),
+        (
+            "port add web --network 1 --mac 02:00:00:00:00 --ip 10.0.0.1",
+            "is not a MAC address: expected six hex octets",
+        ),
+        ("port add web --network 1 --mac 02:00:00:00:00:01 --ip 10.0.0", "`10.0.0` is not an IP address"),
+        (
+            "port add web --network 1 --mac 02:00:00:00:00:01 --ip 10.0.0.1 --kind veth",
+            "invalid value 'veth'",
+        ),
+        ("port move web --network 1 --ip 10.0.0.1 --no-bounce --hold-ms 5", "cannot be used with"),
+        ("port move web --network 1 --ip 10.0.0.1 --timeout-seconds 5", "--wait <EVENT>"),
+        (
+            "route add --network 1 10.0.0.0/8 --via anywhere",
+            "`anywhere` is no next hop: expected an IP address, `gateway`, `drop` or `network:VNI`",
+        ),
+        ("route add --network 1 10.0.0.0/8 --via network:0", "VNI 0 is out of range"),
+        ("apply /nonexistent.json", "cannot read the file: No such file"),
+        ("directory import /nonexistent.json", "cannot read the file: No such file"),
+        ("run --config /nonexistent.toml", "cannot read the configuration: No such file"),
+        ("netwrok list", "unrecognized subcommand 'netwrok'"),
+    ] {
+        let args = || ["vswitch"].into_iter().chain(line.split_whitespace());
+        let plain = shunt(args());
+        assert_eq!(plain.code, 2, "{line}\n{}", plain.err);
+        assert!(plain.err.starts_with("error: ") && plain.err.contains(what), "{line}\n{}", plain.err);
+        assert_eq!(plain.out, "");
+        let told = shunt(args().chain(["--output", "json"]));
+        assert_eq!(told.code, 2, "{line}");
+        let [said, place, remedy] = told.refusal();
+        assert!(said.contains(what) && !said.contains('\n'), "{line}\n{said}");
+        assert!(!place.is_empty() && !remedy.is_empty(), "{line}\n{}", told.err);
+    }
+}
+
+#[test]
+fn without_a_switch_each_verb_says_so() {
+    let nobody = tempfile::tempdir().unwrap();
+    let socket = nobody.path().join("sock").display().to_string();
+    for line in ["stats", "export", "network list", "port remove web", "directory list", "drops"] {
+        let said =
+            shunt(["--output=json", "vswitch", "--socket", &socket].into_iter().chain(line.split(' ')));
+        assert_eq!(said.code, 1, "{line}");
+        let [what, place, remedy] = said.refusal();
+        assert!(what.starts_with("no switch answers: No such file"), "{what}");
+        assert_eq!(place, socket);
+        assert!(remedy.contains("shunt vswitch run --config FILE"), "{remedy}");
+    }
+}
+
+#[test]
+fn what_the_switch_refuses_exits_with_1_and_changes_nothing() {
+    let host = Host::started();
+    host.ask("network add 100 --prefix 10.0.0.0/24");
+    host.ask("network add 200 --prefix 10.0.0.0/24 --gateway 10.0.0.254");
+    host.ask("route add --network 100 10.9.0.0/16 --via network:200");
+    let before = host.ask("export");
+    let old = host.file("old.json", r#"{"generation": 2}"#);
+    let same = host.file("same.json", r#"{"generation": 3}"#);
+    let port = "port add web --mac 02:00:00:00:00:01";
+    let other = format!(
+        r#"{{"generation": 9, "networks": [{}], "ports": [{}, {}]}}"#,
+        before["networks"][1],
+        r#"{"name": "a", "network": 200, "mac": "02:00:00:00:00:01", "ips": ["10.0.0.5"]}"#,
+        r#"{"name": "b", "network": 200, "mac": "02:00:00:00:00:01", "ips": ["10.0.0.6"]}"#,
+    );
+    let other = host.file("other.json", &other);
+    for (line, place, what, remedy) in [
+        (
+            "network add 100 --prefix 10.0.0.0/24",
+            "network 100",
+            "network 100 is there twice",
+            "remove one of them",
+        ),
+        (
+            "network add 300 --prefix 10.0.0.0/24 --prefix 10.0.0.128/25",
+            "network 300",
+            "overlap",
+            "share no address",
+        ),
+        (
+            "network add 300 --prefix 10.0.0.0/24 --mtu 9000",
+            "network 300, mtu",
+            "does not fit the underlay",
+            "at most 1450",
+        ),
+        (
+            "network add 300 --prefix 10.0.0.0/24 --lease-seconds 1",
+            "network 300, lease_seconds",
+            "too short",
+            "--lease-seconds",
+        ),
+        (
+            "network add 300 --prefix 10.0.0.0/31",
+            "network 300, prefix",
+            "no room for a gateway and a guest",
+            "/30",
+        ),
+        ("network remove 300", "network 300", "network 300 does not exist", "network add 300"),
+        ("network remove 200", "network 100, route 10.9.0.0/16", "network 200 does not exist", "add"),
+        (
+            "route add --network 100 10.9.0.0/16 --via drop",
+            "network 100, route 10.9.0.0/16",
+            "there twice",
+            "remove the other",
+        ),
+        (
+            "route add --network 100 10.8.0.0/16 --via 10.1.0.1",
+            "network 100, route 10.8.0.0/16",
+            "goes through 10.1.0.1",
+            "inside one of",
+        ),
+        (
+            "route remove --network 100 10.8.0.0/16",
+            "network 100, route 10.8.0.0/16",
+            "has no route to 10.8.0.0/16",
+            "route list",
+        ),
+        ("route list --network 300", "network 300", "network 300 does not exist", "network add 300"),
+        (
+            &format!("{port} --network 300 --ip 10.0.0.5"),
+            "port web, network",
+            "network 300 does not exist",
+            "network add 300",
+        ),
+        (
+            &format!("{port} --network 100 --ip 10.1.0.5"),
+            "port web, ips",
+            "10.1.0.5 is not a guest address of network 100",
+            "host address",
+        ),
+        (
+            &format!("{port} --network 100 --ip 10.0.0.1"),
+            "port web, ips",
+            "10.0.0.1 is the gateway's",
+            "choose another",
+        ),
+        ("port move web --network 100 --ip 10.0.0.5", "port web", "port web does not exist", "port list"),
+        ("port remove web", "port web", "port web does not exist", "port list"),
+        ("port show web", "port web", "port web does not exist", "port list"),
+        (
+            "directory lookup --network 100 --ip 10.0.0.9",
+            "network 100, 10.0.0.9",
+            "no entry for 10.0.0.9",
+            "directory list",
+        ),
+        (
+            "directory remove --network 100 --ip 10.0.0.9",
+            "network 100, 10.0.0.9",
+            "no entry for 10.0.0.9",
+            "directory list",
+        ),
+        (
+            "directory set --network 100 --ip 10.0.0.9 --mac 03:00:00:00:00:01 --physical-ip 192.0.2.1",
+            "directory",
+            "03:00:00:00:00:01",
+            "",
+        ),
+        (
+            &format!("apply {old}"),
+            "generation",
+            "generation 2 is older than the switch's generation 3",
+            "as generation 4",
+        ),
+        (
+            &format!("apply {same}"),
+            "generation",
+            "generation 3 is already in force with other content",
+            "as generation 4",
+        ),
+        (
+            &format!("apply {other}"),
+            "port b, mac",
+            "02:00:00:00:00:01 is already port a's in network 200",
+            "choose another MAC",
+        ),
+    ] {
+        let said = host.say(&format!("{line} --output json"));
+        assert_eq!(said.code, 1, "{line}\n{}{}", said.out, said.err);
+        let [found_what, found_place, found_remedy] = said.refusal();
+        assert!(found_what.contains(what), "{line}\n{found_what}");
+        assert!(found_place.starts_with(place), "{line}\n{found_place}");
+        assert!(found_remedy.contains(remedy) && !found_remedy.is_empty(), "{line}\n{found_remedy}");
+        let plain = host.say(line);
+        assert_eq!((plain.code, plain.err.lines().count()), (1, 1), "{line}\n{}", plain.err);
+        assert_eq!(host.ask("export"), before, "{line}");
+    }
+}
+
+#[test]
+fn files_that_are_not_understood_are_refused_at_their_line() {
+    let host = Host::started();
+    let document = host.file("bad.json", "{\"generation\": 1,\n \"ports\": [{\"nam\": \"web\"}]}");
+    let said = host.say(&format!("apply {document} --output json"));
+    assert_eq!(said.code, 2);
+    let [what, place, _] = said.refusal();
+    assert!(what.starts_with("unknown field `nam`"), "{what}");
+    assert_eq!(place, format!("{document}, line 2, column 17"));
+
+    let good = r#"{"network":7,"ip":"10.0.0.1","mac":"02:00:00:00:00:07","physical_ip":"192.0.2.2"}"#;
+    for (third, what) in [
+        ("{", "EOF while parsing"),
+        (
+            r#"{"network":7,"ip":"10.0.0.300","mac":"02:00:00:00:00:07","physical_ip":"192.0.2.2"}"#,
+            "IP address",
+        ),
+        (r#"{"network":7,"ip":"10.0.0.3","mac":"02:00:00:00:00:07"}"#, "missing field `physical_ip`"),
+        (
+            r#"{"network":7,"ip":"10.0.0.3","mac":"03:00:00:00:00:07","physical_ip":"192.0.2.2"}"#,
+            "not a unicast MAC",
+        ),
+        (
+            r#"{"network":7,"ip":"224.0.0.1","mac":"02:00:00:00:00:07","physical_ip":"192.0.2.2"}"#,
+            "not a unicast host",
+        ),
+    ] {
+        let file = host.file("import", &format!("{good}\n\n{third}\n{good}\n"));
+        let said = host.say(&format!("directory import {file} --output json"));
+        assert_eq!(said.code, 2, "{third}");
+        let [found, place, remedy] = said.refusal();
+        assert!(found.contains(what), "{found}");
+        assert_eq!(place, format!("{file}, line 3"));
+        assert!(remedy.contains("nothing was imported"));
+        assert_eq!(host.ask("directory list"), json!({"entries": []}));
+    }
+}
+
+#[test]
+fn verbs_do_what_they_say_in_both_formats() {
+    let host = Host::started();
+    let added = host
+        .ask("network add 100 --prefix 10.0.0.0/24 --prefix fd00::/64 --dns 10.0.0.53 --domain red.example");
+    assert_eq!((&added["network"], &added["generation"]), (&json!(100), &json!(1)));
+    assert!(added["settled_ns"].as_u64() >= added["swap_ns"].as_u64());
+    let networks = host.ask("network list");
+    let subnets = json!([{"prefix": "10.0.0.0/24", "gateway": "10.0.0.1"}, {"prefix": "fd00::/64", "gateway": "fd00::1"}]);
+    assert_eq!(networks["networks"][0]["subnets"], subnets);
+    assert_eq!(networks["networks"][0]["guest_mtu"], 1450);
+    let table = host.say("network list");
+    assert!(
+        table.out.contains("VNI  PREFIXES") && table.out.contains("100  10.0.0.0/24, fd00::/64"),
+        "{}",
+        table.out
+    );
+    assert!(host.say("network list").out.lines().all(|line| !line.ends_with(' ')));
+
+    host.ask("route add --network 100 10.9.0.0/16 --via drop");
+    assert_eq!(
+        host.ask("route list")["routes"],
+        json!([{"network": 100, "prefix": "10.9.0.0/16", "via": "drop"}])
+    );
+    let said = host.say("route remove --network 100 10.9.0.0/16");
+    assert_eq!(said.out, "network 100 has no route to 10.9.0.0/16 since generation 3\n");
+
+    let entry =
+        json!({"network": 100, "ip": "10.0.0.9", "mac": "02:00:00:00:00:09", "physical_ip": "192.0.2.9"});
+    let set = "directory set --network 100 --ip 10.0.0.9 --mac 02:00:00:00:00:09 --physical-ip 192.0.2.9";
+    assert_eq!(host.ask(set), entry);
+    assert_eq!(host.ask("directory lookup --network 100 --ip 10.0.0.9"), entry);
+    assert_eq!(host.ask("directory list --network 100"), json!({"entries": [entry]}));
+    assert_eq!(host.ask("directory remove --network 100 --ip 10.0.0.9"), json!({"entries": 1}));
+
+    assert_eq!(host.ask("port list"), json!({"generation": 3, "ports": []}));
+    assert_eq!(host.ask("drops"), json!({"drops": []}));
+    assert_eq!(host.say("drops").out, "nothing was dropped\n");
+    assert_eq!(host.ask("stats")["underlay"]["received_packets"], 0);
+    assert!(host.say("stats").out.contains("(underlay)"));
+
+    let document = host.ask("export");
+    assert_eq!(host.say("export").out, host.say("export --output json").out);
+    let text = serde_json::to_string(&document).unwrap();
+    let same = host.file("same.json", &text);
+    assert_eq!(host.ask(&format!("apply {same}"))["generation"], 3);
+    let next = host.file("next.json", &text.replace("\"generation\":3", "\"generation\":70"));
+    assert_eq!(host.ask(&format!("apply {next}"))["generation"], 70);
+}
+
+#[test]
+fn a_large_directory_is_imported_and_listed_page_by_page() {
+    let host = Host::started();
+    let lines: String = (0..25_000_u32)
+        .map(|n| {
+            let [_, b, c, d] = n.to_be_bytes();
+            format!("{{\"network\":7,\"ip\":\"10.{b}.{c}.{d}\",\"mac\":\"02:00:00:00:00:07\",\"physical_ip\":\"192.0.2.2\"}}\n")
+        })
+        .collect();
+    let file = host.file("import", &lines);
+    // A broadcast address of some prefix is a host's address of another: all 25,000 are fine.
+    assert_eq!(host.ask(&format!("directory import {file}")), json!({"entries": 25_000}));
+    assert_eq!(host.ask("directory list")["entries"].as_array().unwrap().len(), 25_000);
+    assert_eq!(host.say("directory list").out.lines().count(), 25_001);
+    assert_eq!(host.ask("directory list --network 8"), json!({"entries": []}));
+}
+
+#[test]
+fn a_reader_that_leaves_ends_the_command_quietly() {
+    let host = Host::started();
+    let lines: String = (1..20_000_u32)
+        .map(|n| {
+            let [_, b, c, d] = n.to_be_bytes();
+            format!("{{\"network\":7,\"ip\":\"10.{b}.{c}.{d}\",\"mac\":\"02:00:00:00:00:07\",\"physical_ip\":\"192.0.2.2\"}}\n")
+        })
+        .collect();
+    let file = host.file("import", &lines);
+    host.ask(&format!("directory import {file}"));
+    let socket = host.path("sock");
+    for args in [&["vswitch", "directory", "list"][..], &["completions", "zsh"], &["vswitch", "--help"]] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_shunt"))
+            .args(args)
+            .env("SHUNT_VSWITCH_SOCKET", &socket)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut first = String::new();
+        BufReader::with_capacity(16, child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{args:?}");
+        assert!(!first.is_empty());
+    }
+}
+
+#[test]
+fn sockets_and_formats_stand_anywhere_and_flags_win_over_the_environment() {
+    let host = Host::started();
+    let socket = host.path("sock").display().to_string();
+    for args in [
+        vec!["vswitch", "--socket", &socket, "--output", "json", "drops"],
+        vec!["vswitch", "drops", "--output", "json", "--socket", &socket],
+        vec!["--output", "json", "vswitch", "network", "--socket", &socket, "list"],
+    ] {
+        serde_json::from_str::<Value>(&shunt(args.clone()).out).unwrap_or_else(|_| panic!("{args:?}"));
+    }
+    let from_environment = |socket: &str, args: &[&str]| {
+        finish(Command::new(env!("CARGO_BIN_EXE_shunt")).args(args).env("SHUNT_VSWITCH_SOCKET", socket))
+    };
+    assert_eq!(from_environment(&socket, &["vswitch", "drops"]).code, 0);
+    assert_eq!(from_environment("/nonexistent", &["vswitch", "drops", "--socket", &socket]).code, 0);
+    assert_eq!(from_environment("/nonexistent", &["vswitch", "drops"]).code, 1);
+}
+
+#[test]
+fn a_signal_ends_the_switch_in_order_and_it_comes_back_as_it_was() {
+    use rustix::process::Signal;
+    let mut host = Host::started();
+    let mode = fs::metadata(host.path("sock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    host.ask("network add 100 --prefix 10.0.0.0/24");
+    let before = host.ask("export");
+    for (signal, code) in [(Signal::TERM, Some(0)), (Signal::INT, Some(0)), (Signal::KILL, None)] {
+        assert_eq!(host.signal(signal), code);
+        assert_eq!(host.path("sock").exists(), signal == Signal::KILL, "{signal:?}");
+        // What SIGKILL leaves behind must not be taken for the sign of readiness.
+        let _ = fs::remove_file(host.path("sock"));
+        host.start();
+        assert_eq!(host.ask("export"), before, "{signal:?}");
+    }
+    let log = fs::read_to_string(host.path("log")).unwrap();
+    assert!(log.contains("the switch is ready") && !log.contains('\x1b'), "{log}");
+}
+
+#[test]
+fn a_start_that_cannot_be_says_why_and_leaves_the_running_switch_alone() {
+    let running = Host::started();
+    let refused = |host: &Host, more: &[&str], code: i32, place: &str, what: &str, remedy: &str| {
+        let said = finish(host.run(more).args(["--output", "json"]).env("SHUNT_LOG", "off"));
+        let [found_what, found_place, found_remedy] = said.refusal();
+        assert_eq!(said.code, code, "{}", said.err);
+        assert!(found_what.contains(what), "{found_what}");
+        assert!(found_place.contains(place), "{found_place}");
+        assert!(found_remedy.contains(remedy), "{found_remedy}");
+        running.ask("stats");
+    };
+    let path = |host: &Host, name: &str| host.path(name).display().to_string();
+
+    let state = path(&running, "state");
+    refused(&running, &[], 1, &state, "another switch (process ", "`state_dir` of its own");
+    refused(&running, &["--discard-state"], 1, &state, "another switch (process ", "`state_dir` of its own");
+
+    let mut other = Host::new();
+    other.configure("colour = \"red\"");
+    refused(
+        &other,
+        &[],
+        2,
+        "vswitch.toml, line 1, column 1",
+        "unknown field `colour`",
+        "docs/reference/config.md",
+    );
+    other.configure(&format!("metrics = \"{}:1\"", "192.0.2.77"));
+    refused(&other, &[], 1, "metrics", "cannot serve metrics at 192.0.2.77:1", "another address");
+    other.configure("");
+    let socket = path(&running, "sock");
+    refused(&other, &["--socket", &socket], 1, &socket, "another switch answers", "`socket` of its own");
+    let file = other.file("file", "precious");
+    refused(&other, &["--socket", &file], 1, &file, "not a socket", "choose another `socket`");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+
+    let busy = UdpSocket::bind((other.physical_ip.as_str(), 4789)).unwrap();
+    refused(&other, &[], 1, "underlay.physical_ip", "UDP port 4789", "");
+    drop(busy);
+    other.physical_ip = "192.0.2.77".into();
+    other.configure("");
+    refused(&other, &[], 1, "underlay.physical_ip", "192.0.2.77", "");
+}
+
+#[test]
+fn a_corrupt_state_is_refused_kept_and_set_aside_on_demand() {
+    let mut host = Host::started();
+    host.ask("network add 100 --prefix 10.0.0.0/24");
+    host.signal(rustix::process::Signal::TERM);
+    let state = host.path("state/state.redb");
+    let mut bytes = fs::read(&state).unwrap();
+    bytes.truncate(bytes.len() / 2);
+    fs::write(&state, &bytes).unwrap();
+
+    let said = finish(&mut host.run(&[]));
+    assert_eq!(said.code, 1, "{}", said.err);
+    let sentence = said.err.lines().last().unwrap();
+    assert!(sentence.contains("state.redb: the state file is corrupt"), "{sentence}");
+    assert!(sentence.contains("--discard-state"), "{sentence}");
+    assert_eq!(fs::read(&state).unwrap(), bytes);
+
+    let mut child = host.run(&["--discard-state"]).stderr(Stdio::null()).spawn().unwrap();
+    while !host.path("sock").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "the switch did not start");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    host.process = Some(child);
+    assert_eq!(host.ask("export"), json!({"generation": 0, "networks": [], "ports": []}));
+    let kept = fs::read_dir(host.path("state")).unwrap().map(|entry| entry.unwrap().path());
+    let kept: Vec<_> = kept.filter(|path| path.display().to_string().contains(".discarded-")).collect();
+    assert_eq!(kept.len(), 1);
+    assert_eq!(fs::read(&kept[0]).unwrap(), bytes);
+}
+
+#[test]
+fn completions_know_the_verbs() {
+    for shell in ["bash", "zsh", "fish"] {
+        let said = shunt(["completions", shell]);
+        assert!(said.code == 0 && said.out.contains("vswitch"), "{shell}");
+    }
+    let bash = shunt(["completions", "bash"]).out;
+    let script = tempfile::NamedTempFile::new().unwrap();
+    script.as_file().write_all(bash.as_bytes()).unwrap();
+    assert!(Command::new("bash").arg("-n").arg(script.path()).status().unwrap().success());
+    let asked =
+        "COMP_WORDS=(shunt vswitch port ''); COMP_CWORD=3; _shunt shunt '' port; echo \"${COMPREPLY[@]}\"";
+    let source = format!("source {}; {asked}", Path::new(script.path()).display());
+    let said = finish(Command::new("bash").args(["-c", &source]));
+    for verb in ["add", "move", "remove", "list", "show"] {
+        assert!(said.out.split_whitespace().any(|word| word == verb), "{verb}: {}{}", said.out, said.err);
+    }
+}

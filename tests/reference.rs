@@ -1,0 +1,155 @@
+//! docs/reference says what the code says: each page is made from the tables that the program itself uses.
+//! (drops.md is made and compared beside its table, in dataplane/src/pipeline/drops.rs.)
+//!
+//! `SHUNT_WRITE_DOCS=1 cargo test -p shunt --test reference` writes the pages anew.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "test code outside of #[test] functions"
+)]
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use control::clap;
+use dataplane::ctl::Request;
+use dataplane::ctl::metrics::METRICS;
+use dataplane::pipeline::Trap;
+use dataplane::switch::{KEYS, SwitchConfig};
+
+fn docs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")
+}
+
+/// Compares a page with what it should be, or writes it.
+fn page(name: &str, text: &str) {
+    let file = docs().join("reference").join(name);
+    if std::env::var_os("SHUNT_WRITE_DOCS").is_some() {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, text).unwrap();
+    }
+    let found = fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        found == text,
+        "docs/reference/{name} is not what the code says; `SHUNT_WRITE_DOCS=1 cargo test -p shunt --test reference` writes it anew"
+    );
+}
+
+const MADE: &str = "<!-- Made from the code by tests/reference.rs; edit there. -->\n";
+
+const EXAMPLE: &str = "state_dir = \"/var/lib/shunt/vswitch\"
+socket = \"/run/shunt/vswitch.sock\"
+metrics = \"127.0.0.1:9477\"
+
+[underlay]
+physical_ip = \"192.0.2.1\"             # or several: [\"192.0.2.1\", \"2001:db8::1\"]
+encapsulation = \"vxlan\"
+mtu = 1600
+
+[workers]
+count = 1
+cpus = [1]
+poll = \"adaptive\"
+";
+
+#[test]
+fn config() {
+    SwitchConfig::parse(EXAMPLE, Path::new("example")).expect("the example is right");
+    let mut text = format!(
+        "# `vswitch.toml`\n\n{MADE}\n`shunt vswitch run --config FILE` reads it once, at start. Unknown keys are refused; \
+         errors name file, line and column. Networks, ports, routes and the directory are not in it: they are given over the \
+         control socket and kept in `state_dir`.\n\n```toml\n{EXAMPLE}```\n\n| key | value | default | what it does |\n|---|---|---|---|\n"
+    );
+    for key in KEYS {
+        writeln!(text, "| `{}` | {} | {} | {} |", key.name, key.kind, code(key.default), key.sentence)
+            .unwrap();
+    }
+    page("config.md", &text);
+}
+
+/// Values as code, words as words.
+fn code(default: &str) -> String {
+    match default {
+        "required" | "not served" => default.to_owned(),
+        value => format!("`{value}`"),
+    }
+}
+
+#[test]
+fn metrics() {
+    let mut text = format!(
+        "# Metrics\n\n{MADE}\nOpenMetrics text at `/metrics` of the address that `metrics` in vswitch.toml names. Counters \
+         begin at zero when the switch starts. Labels are ports, drop reasons and traps; never addresses. A super-packet \
+         (TSO, USO) counts as one packet.\n\n| metric | labels | what it tells |\n|---|---|---|\n"
+    );
+    for metric in METRICS {
+        let total = if metric.is_counter { "_total" } else { "" };
+        let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        writeln!(text, "| `{}{total}` | {} | {} |", metric.name, labels.join(", "), metric.sentence).unwrap();
+    }
+    let traps: Vec<_> = Trap::ALL.iter().map(|trap| format!("`{}`", trap.name())).collect();
+    write!(
+        text,
+        "\n`reason` is one of [the drop reasons](drops.md); `trap` is one of {}.\n",
+        traps.join(", ")
+    )
+    .unwrap();
+    page("metrics.md", &text);
+}
+
+#[test]
+fn cli() {
+    let mut text = format!(
+        "# Command line\n\n{MADE}\nExit codes: **0** done; **1** understood, but refused or failed; **2** the command line, or a file \
+         that it names, is not understood, and nothing was asked of the switch.\n\nErrors are one sentence on standard error: \
+         place, what is wrong, remedy. With `--output json` they are `{{\"error\": {{\"what\", \"where\", \"remedy\"}}}}` there, and results are JSON \
+         on standard output: the answers of [the control socket](../PROTOCOLS.md), whose fields are stable. Tables are for eyes and \
+         may change. `--output` and `--socket` may stand before or after the verb.\n"
+    );
+    let mut command = control::cli::command().term_width(100);
+    command.build();
+    describe(&command, "shunt", &mut text);
+    page("cli.md", &text);
+}
+
+fn describe(command: &clap::Command, path: &str, text: &mut String) {
+    // What is the same everywhere is told where it is defined.
+    let depth = path.split(' ').count();
+    let command = command.clone().mut_args(|arg| {
+        let told = match arg.get_id().as_str() {
+            "output" | "help" | "version" => depth > 1,
+            "socket" => depth > 2,
+            _ => false,
+        };
+        arg.hide(told)
+    });
+    let help = command.clone().term_width(100).render_long_help().to_string();
+    let lines: Vec<_> = help.lines().map(str::trim_end).collect();
+    write!(text, "\n## `{path}`\n\n```text\n{}\n```\n", lines.join("\n").trim()).unwrap();
+    for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help" && !verb.is_hide_set()) {
+        describe(verb, &format!("{path} {}", verb.get_name()), text);
+    }
+}
+
+#[test]
+fn the_protocols_page_shows_requests_that_are_understood_and_every_verb() {
+    let text = fs::read_to_string(docs().join("PROTOCOLS.md")).unwrap();
+    let mut shown = BTreeSet::new();
+    for line in text.lines().filter_map(|line| line.strip_prefix("> ")) {
+        serde_json::from_str::<Request>(line).unwrap_or_else(|error| panic!("{line}\n{error}"));
+        let verb: serde_json::Value = serde_json::from_str(line).unwrap();
+        shown.insert(verb["verb"].as_str().unwrap().to_owned());
+    }
+    for line in text.lines().filter_map(|line| line.strip_prefix("< ")) {
+        serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|error| panic!("{line}\n{error}"));
+    }
+    // serde lists the verbs it knows when it meets one that it does not.
+    let error = serde_json::from_str::<Request>(r#"{"verb":"?"}"#).unwrap_err().to_string();
+    let known: BTreeSet<_> = error.split('`').skip(3).step_by(2).map(str::to_owned).collect();
+    assert!(known.len() > 10, "{error}");
+    assert_eq!(shown, known);
+}
