@@ -52,7 +52,13 @@ struct Link {
     up_at: Option<Instant>,
 }
 
-struct Order {
+enum Order {
+    Raise(Raise),
+    /// The port is gone, and its device must be given up.
+    Forget(PortName),
+}
+
+struct Raise {
     port: PortName,
     device: Arc<dyn Device>,
     up_at: Instant,
@@ -76,6 +82,9 @@ impl Bouncer {
 
     pub(super) fn forget(&self, port: &PortName) {
         lock(&self.links).remove(port);
+        if let Some(orders) = &self.orders {
+            let _ = orders.send(Order::Forget(port.clone()));
+        }
     }
 
     /// True while the port's link is held down.
@@ -112,7 +121,7 @@ impl Bouncer {
         }
         if let Some(orders) = &self.orders {
             // The thread lives as long as `orders`: it cannot be gone.
-            let _ = orders.send(Order { port: port.clone(), device, up_at });
+            let _ = orders.send(Order::Raise(Raise { port: port.clone(), device, up_at }));
         }
     }
 }
@@ -129,12 +138,13 @@ impl Drop for Bouncer {
 
 fn lift(inbox: &mpsc::Receiver<Order>, links: &Mutex<HashMap<PortName, Link>>) {
     let mut heap: BinaryHeap<(Reverse<Instant>, usize)> = BinaryHeap::new();
-    let mut waiting: HashMap<usize, Order> = HashMap::new();
+    let mut waiting: HashMap<usize, Raise> = HashMap::new();
     let mut number = 0;
     loop {
         let next = heap.peek().map(|(Reverse(at), _)| at.saturating_duration_since(Instant::now()));
         match inbox.recv_timeout(next.unwrap_or(Duration::from_secs(60))) {
-            Ok(order) => {
+            Ok(Order::Forget(port)) => waiting.retain(|_, order| order.port != port),
+            Ok(Order::Raise(order)) => {
                 heap.push((Reverse(order.up_at), number));
                 waiting.insert(number, order);
                 number += 1;
@@ -157,7 +167,7 @@ fn lift(inbox: &mpsc::Receiver<Order>, links: &Mutex<HashMap<PortName, Link>>) {
 }
 
 /// Raises the link, unless a later order has taken its place or the port is gone.
-fn raise(order: &Order, links: &Mutex<HashMap<PortName, Link>>) {
+fn raise(order: &Raise, links: &Mutex<HashMap<PortName, Link>>) {
     let mut links = lock(links);
     let Some(link) = links.get_mut(&order.port).filter(|link| link.up_at == Some(order.up_at)) else {
         return;

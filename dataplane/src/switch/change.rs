@@ -37,6 +37,8 @@ pub(super) struct Record {
 
 /// A worker that has not confirmed a snapshot by then is broken, not slow.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a removal waits for its interface to vanish.
+const LET_GO_LIMIT: Duration = Duration::from_secs(1);
 
 impl Switch {
     /// Puts a whole document in force.
@@ -134,9 +136,10 @@ impl Switch {
         let settled = self.settle(version);
         let change = Change { generation, swap_ns, settled_ns: self.since(received) };
         self.record(desired, &after, change, received);
-        self.follow(desired, &before, &after);
+        let removed = self.follow(desired, &before, &after);
         drop(before);
         self.publisher.collect();
+        self.let_go(removed);
         if let (Some(hold), Some((name, _))) = (hold, bounce)
             && let Some(tap) = desired.taps.get(name)
         {
@@ -206,15 +209,16 @@ impl Switch {
         })
     }
 
-    /// What is left to do when nobody acts by `before` any more: remove what is gone, and let interfaces follow.
-    fn follow(&self, desired: &mut Desired, before: &Plane, after: &Plane) {
+    /// What is left to do when nobody acts by `before` any more: let interfaces follow, and take out what is gone.
+    fn follow(&self, desired: &mut Desired, before: &Plane, after: &Plane) -> Vec<Arc<Tap>> {
         let gone = |name: &PortName| after.tables.port_named(name).is_none();
+        let mut removed = Vec::new();
         for (name, tap) in desired.taps.extract_if(|name, _| gone(name)) {
             self.bouncer.forget(&name);
-            // The interface vanishes when the last worker and snapshot let go of it.
             if let Err(error) = tap.set_persistent(false) {
                 tracing::warn!(port = %name, %error, "the interface of a removed port could not be removed");
             }
+            removed.push(tap);
         }
         desired.last_changes.retain(|name, _| !gone(name));
         for port in after.tables.ports() {
@@ -233,6 +237,21 @@ impl Switch {
             if let Err(error) = result {
                 tracing::warn!(port = %name, %error, "the interface could not follow its port's MTU and MAC address");
             }
+        }
+        removed
+    }
+
+    /// An interface vanishes with its last descriptor. Workers and old snapshots give theirs up within a batch, or on
+    /// waking; until then the port is not gone, and its name not free.
+    fn let_go(&self, removed: Vec<Arc<Tap>>) {
+        let begun = Instant::now();
+        while removed.iter().any(|tap| Arc::strong_count(tap) > 1) {
+            if begun.elapsed() > LET_GO_LIMIT {
+                tracing::warn!("the interface of a removed port is still held by a worker");
+                return;
+            }
+            thread::sleep(Duration::from_micros(50));
+            self.publisher.collect();
         }
     }
 
