@@ -97,9 +97,13 @@ impl Host {
         let log = fs::File::create(self.path("log")).unwrap();
         let child = self.run(&[]).stderr(log).spawn().unwrap();
         self.process = Some(child);
+        self.ready();
+    }
+
+    fn ready(&self) {
         let begun = Instant::now();
         while !self.path("sock").exists() {
-            let log = fs::read_to_string(self.path("log")).unwrap();
+            let log = fs::read_to_string(self.path("log")).unwrap_or_default();
             assert!(begun.elapsed() < Duration::from_secs(20), "the switch is not ready:\n{log}");
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -501,6 +505,14 @@ fn sockets_and_formats_stand_anywhere_and_flags_win_over_the_environment() {
     assert_eq!(from_environment(&socket, &["vswitch", "drops"]).code, 0);
     assert_eq!(from_environment("/nonexistent", &["vswitch", "drops", "--socket", &socket]).code, 0);
     assert_eq!(from_environment("/nonexistent", &["vswitch", "drops"]).code, 1);
+
+    // The variable tells clients where to ask; it does not move a switch away from its configuration.
+    let mut other = Host::new();
+    let elsewhere = other.path("elsewhere");
+    other.process =
+        Some(other.run(&[]).env("SHUNT_VSWITCH_SOCKET", &elsewhere).stderr(Stdio::null()).spawn().unwrap());
+    other.ready();
+    assert!(!elsewhere.exists());
 }
 
 #[test]

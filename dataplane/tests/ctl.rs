@@ -11,6 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use dataplane::ctl::protocol::{
     Changed, Counted, Drops, Entries, LONGEST_LINE, Networks, Ports, Routes, Stats,
@@ -20,6 +21,8 @@ use dataplane::desired::HostConfig;
 use dataplane::port::open::Direct;
 use dataplane::switch::{Mapping, Switch, SwitchConfig};
 use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Doors {
     dir: tempfile::TempDir,
@@ -206,6 +209,7 @@ fn lines_without_end_are_cut_off() {
             break;
         }
     }
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut answer = String::new();
     BufReader::new(stream).read_line(&mut answer).unwrap();
     assert!(answer.contains("the request is longer than 67108864 bytes"), "{answer}");
@@ -222,12 +226,13 @@ fn clients_beyond_the_limit_are_told_so() {
     }
     let mut answer = String::new();
     let stream = UnixStream::connect(doors.socket()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     BufReader::new(stream).read_to_string(&mut answer).unwrap();
     let refused: Response<()> = serde_json::from_str(&answer).unwrap();
     assert!(matches!(refused, Response::Error(Refusal { what, .. }) if what.starts_with("64 clients")));
     drop(open.pop());
     let served = (0..200).any(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
         doors.client().call::<Stats>(&Request::Stats {}).is_ok()
     });
     assert!(served, "the seat of a client that left is not given away again");
