@@ -44,7 +44,8 @@ fn seeds(frame: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
             seeds.extend(geneve::parse(payload).map_or(vec![], |(_, inner)| self::seeds(inner)));
         }
         (_, Transport::Udp { destination: 67 | 68, .. }) => {
-            seeds.push(("dhcp", [&[0x7f, 0xff, 4, 0], payload].concat()));
+            // So many options in so little room that all three fields are needed.
+            seeds.push(("dhcp", [&[0x7f, 0x7e, 0x01, 0x2c], payload].concat()));
         }
         (Network::V6 { source, destination }, Transport::Icmp { .. }) => {
             let message = &frame[headers.transport_offset()..headers.end as usize];

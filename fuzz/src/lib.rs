@@ -1,4 +1,4 @@
-//! What must hold for *any* input: one truth per parser.
+//! What must hold for *any* input: one truth per parser, and one for the whole pipeline.
 //!
 //! Each module has a `check(input)` that panics when the code under test breaks the truth, never because of the input.
 //! Where it can, a truth asks an oracle of its own: the same rule written a second time, slowly, from the RFC. The
@@ -17,6 +17,7 @@ pub mod geneve;
 pub mod ipv4;
 pub mod ipv6;
 pub mod nd;
+pub mod pipeline;
 mod sum;
 pub mod vxlan;
 
@@ -24,7 +25,7 @@ pub mod vxlan;
 pub type Check = fn(&[u8]);
 
 /// Every target, by the name of its program and of its folders in `corpus/` and `regressions/`.
-pub const TARGETS: [(&str, Check); 7] = [
+pub const TARGETS: [(&str, Check); 8] = [
     ("vxlan", vxlan::check),
     ("geneve", geneve::check),
     ("dhcp", dhcp::check),
@@ -32,4 +33,5 @@ pub const TARGETS: [(&str, Check); 7] = [
     ("nd", nd::check),
     ("ipv4", ipv4::check),
     ("ipv6", ipv6::check),
+    ("pipeline", pipeline::check),
 ];

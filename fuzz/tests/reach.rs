@@ -1,0 +1,39 @@
+//! The pipeline's corpus is worth its room: between them its inputs see nearly every end that a packet can have.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use dataplane::pipeline::{DropReason, Trap, Verdict};
+use shunt_fuzz::pipeline::run;
+
+/// What happens outside of the pipeline, or only to a document that is not the scene's.
+const OUT_OF_REACH: [DropReason; 6] = [
+    DropReason::Moved,
+    DropReason::StaleReply,
+    DropReason::UnderlaySend,
+    DropReason::PortSend,
+    DropReason::PortDown,
+    DropReason::PeerNetworkAbsent,
+];
+
+#[test]
+fn the_corpus_sees_every_end() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/pipeline");
+    let seen: BTreeSet<&str> = fs::read_dir(folder)
+        .unwrap()
+        .flat_map(|entry| run(&fs::read(entry.unwrap().path()).unwrap()))
+        .map(|verdict| match verdict {
+            Verdict::Deliver(_) => "deliver",
+            Verdict::Underlay(_) => "underlay",
+            Verdict::Reply(trap) | Verdict::Absorbed(trap) => trap.name(),
+            Verdict::Drop(reason) => reason.name(),
+        })
+        .collect();
+    let reachable = DropReason::ALL.iter().filter(|reason| !OUT_OF_REACH.contains(reason));
+    let ends = ["deliver", "underlay"].into_iter();
+    let ends =
+        ends.chain(Trap::ALL.iter().map(|trap| trap.name())).chain(reachable.map(|reason| reason.name()));
+    let missing: Vec<_> = ends.filter(|end| !seen.contains(end)).collect();
+    assert!(missing.is_empty(), "never seen: {missing:?}");
+}
