@@ -203,7 +203,11 @@ impl Worker {
         while !self.stop.load(Ordering::Acquire) {
             if self.round(Some(&AT_ONCE)) {
                 self.pace.worked(self.clock.now());
-            } else if self.pace.tired(self.clock.now()) {
+                continue;
+            }
+            // A change must not have to wait for this worker's next packet.
+            self.boundary();
+            if self.pace.tired(self.clock.now()) {
                 self.sleep();
             }
         }
