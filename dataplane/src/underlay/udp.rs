@@ -31,6 +31,8 @@ const TRAIN_DATAGRAMS: usize = 64;
 /// The largest payload of UDP over IPv4.
 const TRAIN_BYTES: usize = 65_507;
 const TRAIN_PIECES: usize = 2 * TRAIN_DATAGRAMS;
+/// Useless datagrams that one receive passes over. Anybody can send them, and as fast as they are read.
+const PASSED_OVER: usize = 16;
 
 /// What the underlay is to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -259,7 +261,7 @@ impl Underlay for Udp {
 
     fn receive(&mut self, socket: usize, into: &mut Buffer) -> Option<Arrival> {
         let receiver = self.receivers.get_mut(socket)?;
-        loop {
+        for _ in 0..PASSED_OVER {
             let got = match sys::receive_datagrams(receiver.socket.as_fd(), into.receive_area()) {
                 Ok(got) => got?,
                 Err(_) => {
@@ -284,6 +286,8 @@ impl Underlay for Udp {
                 _ => self.counters.receive_errors += 1,
             }
         }
+        // The socket is still readable: the next turn goes on.
+        None
     }
 
     fn send(&mut self, batch: &mut [Outgoing<'_>]) {
@@ -418,5 +422,31 @@ impl Train {
         self.ends.clear();
         self.bytes = 0;
         self.closed = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, UdpSocket};
+
+    use super::*;
+    use crate::port::open::Direct;
+
+    #[test]
+    fn a_flood_of_empty_datagrams_does_not_hold_the_worker() {
+        let config = Config { local: vec![Ipv4Addr::LOCALHOST.into()], port: 0 };
+        let mut underlay = Udp::open(Arc::new(Direct), &config, 0).unwrap();
+        let address = rustix::net::getsockname(underlay.poll_fd(0).unwrap()).unwrap();
+        let stranger = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let to = SocketAddr::try_from(address).unwrap();
+        for _ in 0..2 * PASSED_OVER {
+            stranger.send_to(&[], to).unwrap();
+        }
+        stranger.send_to(b"a datagram", to).unwrap();
+        let mut buffer = Buffer::new();
+        let turns: Vec<_> =
+            (0..3).map(|_| underlay.receive(0, &mut buffer).map(|arrival| arrival.bytes)).collect();
+        assert_eq!(turns, [None, None, Some(10)]);
+        assert_eq!(underlay.counters().receive_errors, 2 * PASSED_OVER as u64);
     }
 }
