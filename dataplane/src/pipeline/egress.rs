@@ -295,13 +295,14 @@ pub(super) const fn refuse_source_route(headers: &Headers) -> Result<(), DropRea
     }
 }
 
-/// True for what only a DHCP server says: the switch is the only one.
+/// True for what only a DHCP server says: the switch is the only one. The source port tells nothing: clients do not look
+/// at it.
 #[inline]
 pub(super) const fn is_dhcp_server(headers: &Headers) -> bool {
     matches!(
         (headers.network, headers.transport),
-        (Network::V4 { .. }, Transport::Udp { source: 67, destination: 68 })
-            | (Network::V6 { .. }, Transport::Udp { source: 547, destination: 546 })
+        (Network::V4 { .. }, Transport::Udp { destination: 68, .. })
+            | (Network::V6 { .. }, Transport::Udp { destination: 546, .. })
     )
 }
 

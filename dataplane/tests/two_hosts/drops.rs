@@ -178,7 +178,7 @@ const TRAPS: &[Case] = &[
         world.a.send(&A3, &head.icmpv6(133, [0; 4], &[]))
     }),
     (DropReason::DhcpMalformed, "a1", |world| from_a1(world, &dhcp(&[53, 1, 1], (236, 0)))),
-    (DropReason::DhcpServerForged, "a1", |world| from_a1(world, &to(B1.ips[0]).udp((67, 68), &[2; 300]))),
+    (DropReason::DhcpServerForged, "a1", |world| from_a1(world, &to(B1.ips[0]).udp((1067, 68), &[2; 300]))),
     (DropReason::DhcpNotForUs, "a1", |world| {
         from_a1(world, &dhcp(&[53, 1, 3, 54, 4, 10, 77, 0, 1, 50, 4, 10, 0, 0, 5], (1, 1)))
     }),

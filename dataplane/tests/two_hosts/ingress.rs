@@ -49,10 +49,15 @@ fn a_network_without_ports_here_is_absent() {
 #[test]
 fn nobody_configures_a_guest_from_outside() {
     let world = World::vxlan();
-    let dhcp = ping_head(&B1, &A1, v4).udp((67, 68), &[2; 300]);
-    world.a.receive(HOST_B, &tunnelled(100, &dhcp)).is_drop(DropReason::DhcpServerForged, "underlay");
-    let dhcpv6 = ping_head(&B1, &A1, v6).udp((547, 546), &[7; 60]);
-    world.a.receive(HOST_B, &tunnelled(100, &dhcpv6)).is_drop(DropReason::DhcpServerForged, "underlay");
+    // Clients do not look at the source port.
+    for from in [67, 1067] {
+        let dhcp = ping_head(&B1, &A1, v4).udp((from, 68), &[2; 300]);
+        world.a.receive(HOST_B, &tunnelled(100, &dhcp)).is_drop(DropReason::DhcpServerForged, "underlay");
+    }
+    for from in [547, 1547] {
+        let dhcpv6 = ping_head(&B1, &A1, v6).udp((from, 546), &[7; 60]);
+        world.a.receive(HOST_B, &tunnelled(100, &dhcpv6)).is_drop(DropReason::DhcpServerForged, "underlay");
+    }
     for kind in [134, 137] {
         let head = Head { from: B1.mac.link_local().into(), ttl: 255, ..ping_head(&B1, &A1, v6) };
         let outcome = world.a.receive(HOST_B, &tunnelled(100, &head.icmpv6(kind, [0; 4], &[0; 40])));
