@@ -16,7 +16,7 @@ pub struct PortStatus {
     pub config: Arc<PortConfig>,
     /// The generation that its binding is of.
     pub epoch: Generation,
-    /// False while a bounce holds the link down.
+    /// False while a bounce holds the link down, and for a port whose interface could not be had.
     pub link_up: bool,
     /// The last change of its binding since the switch started.
     pub last_change: Option<LastChange>,
@@ -65,7 +65,7 @@ impl Switch {
         Some(PortStatus {
             config: port.config.clone(),
             epoch: port.epoch,
-            link_up: !self.bouncer.is_down(name),
+            link_up: plane.device(port.id).is_some() && !self.bouncer.is_down(name),
             last_change,
             totals: port.counters.sum(),
         })
