@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
-use benches::{MAC, document, frame, tables, with_destination};
+use benches::{MAC, document, frame, print_median, tables, with_destination};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dataplane::directory::DirectoryWriter;
 use dataplane::packet::{Buffer, Packet};
@@ -53,6 +53,7 @@ fn bench(criterion: &mut Criterion) {
         ("request", &[53, 1, 3, 50, 4, 10, 0, 0, 10, 54, 4, 10, 0, 0, 1], Trap::DhcpAck),
     ] {
         let request = message(options);
+        let mut batches_ns = Vec::new();
         group.bench_function(name, |bencher| {
             bencher.iter_custom(|batches| {
                 let mut spent = Duration::ZERO;
@@ -61,7 +62,9 @@ fn bench(criterion: &mut Criterion) {
                         buffers.iter_mut().map(|buffer| buffer.load(&request)).collect();
                     let began = Instant::now();
                     egress(&context, port, &mut packets, &mut verdicts);
-                    spent += began.elapsed();
+                    let elapsed = began.elapsed();
+                    batches_ns.push(u32::try_from(elapsed.as_nanos()).unwrap_or(u32::MAX));
+                    spent += elapsed;
                     assert!(
                         verdicts.iter().all(|verdict| *verdict == Verdict::Reply(answer)),
                         "{:?}",
@@ -71,6 +74,7 @@ fn bench(criterion: &mut Criterion) {
                 spent
             });
         });
+        print_median("dhcp", name, batches_ns);
     }
     group.finish();
 }

@@ -1,6 +1,7 @@
 //! Shared fixtures of the benchmarks: one network of ports, the frames that its guests send, and random numbers that are
 //! the same in every run.
 
+#![expect(clippy::print_stdout, reason = "the median is a result")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run should say so loudly")]
 
 use std::net::Ipv4Addr;
@@ -127,4 +128,12 @@ pub fn with_destination(frame: &mut [u8], ip_at: usize, to: Ipv4Addr) {
     let sum = u16::from_be_bytes([frame[ip_at + 26], frame[ip_at + 27]]);
     let sum = checksum::update_chunk(sum, old, to.octets());
     frame[ip_at + 26..ip_at + 28].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// Prints the median and the tenth percentile of the times of single batches of 64, in nanoseconds per packet.
+pub fn print_median(group: &str, name: &str, mut batches_ns: Vec<u32>) {
+    batches_ns.sort_unstable();
+    let at = |percent: usize| batches_ns.get(batches_ns.len() * percent / 100).map_or(0, |ns| ns / 64);
+    let (tenth, median) = (at(10), at(50));
+    println!("{group}/{name}: {median} ns/packet in the median batch, {tenth} in the tenth percentile");
 }

@@ -41,10 +41,11 @@ pub fn egress(context: &Context<'_>, port: &Port, packets: &mut [Packet<'_>], ve
             Some(sender) => sender.judge(packet),
             None => Err(DropReason::Moved.into()),
         };
-        if let Ok(question) = &step {
-            context.directory.prefetch(question.hash);
-        }
         let _ = judged.try_push(step);
+    }
+    // All in one go: each may have to wait for its page's address, and the waits overlap only side by side.
+    for question in judged.iter().flatten() {
+        context.directory.prefetch(question.hash);
     }
     for (packet, step) in packets.iter_mut().zip(judged) {
         let verdict = match (step, &sender) {
@@ -104,9 +105,11 @@ impl<'a> Sender<'a> {
     /// As far as it goes without the directory. The error is the end.
     #[inline]
     fn judge(&self, packet: &mut Packet<'_>) -> Result<Question<'a>, Verdict> {
-        let headers = match Headers::parse(packet.frame()) {
+        // By reference: this is too large a value to be moved for every packet.
+        let parsed = Headers::parse(packet.frame());
+        let headers = match &parsed {
             Ok(headers) => headers,
-            Err(error) => return Err(self.refuse(packet.frame(), &error).into()),
+            Err(error) => return Err(self.refuse(packet.frame(), error).into()),
         };
         if headers.source != self.port.mac {
             return Err(DropReason::SourceMacSpoofed.into());
@@ -117,37 +120,37 @@ impl<'a> Sender<'a> {
                 _ => DropReason::EthertypeUnsupported.into(),
             });
         }
-        refuse_source_route(&headers)?;
+        refuse_source_route(headers)?;
         // Ethernet's padding ends here: it would travel for nothing, and could hold what its sender's memory held.
         let _ = packet.set_len(headers.end as usize);
-        if !claims::check(packet, &headers) {
+        if !claims::check(packet, headers) {
             return Err(DropReason::OffloadInvalid.into());
         }
-        if let Some(verdict) = self.trap_of_any_source(packet, &headers) {
+        if let Some(verdict) = self.trap_of_any_source(packet, headers) {
             return Err(verdict);
         }
         let Some((source, target)) = headers.addresses() else {
             return Err(DropReason::EthertypeUnsupported.into());
         };
         self.check_source(source, target)?;
-        if let Some(verdict) = self.trap_of_own_source(packet, &headers, target) {
+        if let Some(verdict) = self.trap_of_own_source(packet, headers, target) {
             return Err(verdict);
         }
-        rules::judge(self.context, self.port, Direction::Out, &headers)?;
-        destination::check(&headers)?;
-        let manner = Manner::of(&headers);
+        rules::judge(self.context, self.port, Direction::Out, headers)?;
+        destination::check(headers)?;
+        let manner = Manner::of(headers);
         if manner.is_routed() && headers.hop_limit <= 1 {
-            return Err(trap::icmp::time_exceeded(self.vnet, packet, &headers));
+            return Err(trap::icmp::time_exceeded(self.vnet, packet, headers));
         }
         match route::route(self.context.tables, self.vnet, CustomerIp(target))? {
-            Way::Local(receiver, vnet) => Err(self.deliver(packet, &headers, manner, receiver, vnet)),
+            Way::Local(receiver, vnet) => Err(self.deliver(packet, headers, manner, receiver, vnet)),
             Way::Remote(station, vnet) => {
-                let [entropy, _] = halves(flow::flow_hash(&headers, vnet.vni.value()));
+                let [entropy, _] = halves(flow::flow_hash(headers, vnet.vni.value()));
                 Ok(Question {
                     vnet,
                     station,
                     hash: self.context.directory.hash(vnet.vni, station),
-                    ip_bytes: claims::largest_ip_bytes(packet.offload, &headers),
+                    ip_bytes: claims::largest_ip_bytes(packet.offload, headers),
                     manner,
                     entropy,
                     // RFC 6040 section 4.1, normal mode: as it is.

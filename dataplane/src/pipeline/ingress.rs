@@ -63,15 +63,16 @@ impl<'a> Arrival<'a, '_> {
         let tables = self.context.tables;
         let vni = encap::decapsulate(packet, tables.underlay.encapsulation)?;
         let vnet = tables.vnet_of(vni).filter(|vnet| vnet.has_ports()).ok_or(DropReason::VniAbsent)?;
-        let headers = Headers::parse(packet.frame()).map_err(|error| refusal::of(&error))?;
+        let parsed = Headers::parse(packet.frame());
+        let headers = parsed.as_ref().map_err(refusal::of)?;
         if let Network::Other = headers.network {
             return match headers.ethertype {
                 EtherType::ARP => self.answer(packet, vnet, trap::arp::answer_peer),
                 _ => Err(DropReason::EthertypeUnsupported),
             };
         }
-        refuse_source_route(&headers)?;
-        if is_dhcp_server(&headers) {
+        refuse_source_route(headers)?;
+        if is_dhcp_server(headers) {
             return Err(DropReason::DhcpServerForged);
         }
         if headers.protocol == Protocol::ICMPV6
@@ -80,7 +81,7 @@ impl<'a> Arrival<'a, '_> {
             match kind {
                 135 => {
                     return self.answer(packet, vnet, |tables, vnet, packet| {
-                        trap::nd::answer_peer(tables, vnet, packet, &headers)
+                        trap::nd::answer_peer(tables, vnet, packet, headers)
                     });
                 }
                 136 => return Err(DropReason::NdUnasked),
@@ -88,11 +89,11 @@ impl<'a> Arrival<'a, '_> {
                 _ => {}
             }
         }
-        destination::check(&headers)?;
+        destination::check(headers)?;
         let Some((_, target)) = headers.addresses() else { return Err(DropReason::EthertypeUnsupported) };
         let port = route::arrive(tables, vnet, CustomerIp(target))?;
         *self.owner = Some(port);
-        self.deliver(packet, &headers, port)
+        self.deliver(packet, headers, port)
     }
 
     #[inline]
