@@ -3,8 +3,10 @@
 use super::{LabError, Process, Record, World, read_pcap, wait_until};
 use rustix::process::Signal;
 use std::{
+    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
+    thread,
     time::Duration,
 };
 
@@ -24,7 +26,10 @@ impl Capture {
     /// As [`World::spawn`]; `TimedOut` when tcpdump does not begin to listen.
     pub fn start(world: &World, netns: &str, device: &str, filter: &str) -> Result<Self, LabError> {
         let inside = format!("/run/lab/log/{netns}-{device}-{}.pcap", unique());
-        let mut arguments = vec!["-i", device, "-n", "-U", "-s", "0", "-B", "16384", "-Z", "root"];
+        let mut arguments = vec!["-i", device, "-n", "-U", "-Z", "root"];
+        // In immediate mode each slot of the kernel's ring is as long as the longest packet to be kept: whole packets of
+        // the physical network, and of a longer one that was never cut the headers and more.
+        arguments.extend(["-s", "2048", "-B", "65536"]);
         arguments.extend(["--time-stamp-precision", "nano", "--immediate-mode", "-w", &inside]);
         if !filter.is_empty() {
             arguments.push(filter);
@@ -61,6 +66,7 @@ impl Capture {
     /// them, for then the capture proves nothing; as [`read_pcap`].
     pub fn stop(&mut self) -> Result<Vec<Record>, LabError> {
         if self.tcpdump.ended().is_none() {
+            self.let_it_catch_up();
             self.tcpdump.signal(Signal::INT);
             self.tcpdump.wait(Duration::from_secs(20))?;
         }
@@ -71,6 +77,19 @@ impl Capture {
             return Err(LabError::Unreadable { command: "tcpdump".to_owned(), why, output });
         }
         self.so_far()
+    }
+
+    /// What waits in the kernel's ring when tcpdump is told to end is lost: waits until its file has stopped to grow, or
+    /// for a second if it never does.
+    fn let_it_catch_up(&self) {
+        let size = || fs::metadata(&self.file).map_or(0, |file| file.len());
+        for _ in 0..20 {
+            let before = size();
+            thread::sleep(Duration::from_millis(50));
+            if size() == before {
+                break;
+            }
+        }
     }
 }
 

@@ -37,6 +37,11 @@ impl Guest {
         // A guest without IPv6 in its vnet need not fill captures with router solicitations.
         world.script(Some(name), "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6 || true")?;
         let init = world.spawn(Some(name), "sleep", &["infinity"])?;
+        // Only then has it the /sys of its namespace.
+        let comm = format!("/proc/{}/comm", init.pid());
+        wait_until(&format!("the init process of {name}"), Duration::from_secs(20), || {
+            Ok(fs::read_to_string(&comm).is_ok_and(|comm| comm.trim() == "sleep").then_some(()))
+        })?;
         Ok(Self {
             world: Arc::clone(world),
             name: name.to_owned(),
