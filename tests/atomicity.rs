@@ -241,9 +241,10 @@ fn another_address_in_each_network() {
     flooded(&SwitchOptions::default(), DIFFERENT, 1000, 50_000);
 }
 
-/// Nothing flows while the network is changed, so the workers sleep; the first packet afterwards is in the new one.
-fn parked(workers: u8) {
-    let mut arena = Arena::new(&SwitchOptions { workers, poll: "sleep", ..SwitchOptions::default() }, SAME);
+/// Nothing flows while the network is changed, so the workers sleep (or spin in vain, as they are told); the first packet
+/// afterwards is in the new one.
+fn idle(workers: u8, poll: &'static str) {
+    let mut arena = Arena::new(&SwitchOptions { workers, poll, ..SwitchOptions::default() }, SAME);
     let (mover, peers) = arena.floods(None);
     let (mut history, mut client) = (vec![Arena::genesis()], arena.client());
     for _ in 0..200 {
@@ -274,18 +275,23 @@ fn parked(workers: u8) {
     println!("{arrived} of {sent} packets of the mover arrived, {discarded} were discarded at the change");
     assert!(arrived * 2 > sent, "the first packet after a change is what this test is about");
     let (verdict, _) = arena.judge(&history);
-    println!("{workers} parked workers, {} moves; {}", history.len() - 1, verdict.summary());
+    println!("{workers} idle workers ({poll}), {} moves; {}", history.len() - 1, verdict.summary());
     assert!(verdict.is_clean(), "{}", verdict.summary());
 }
 
 #[test]
 fn one_parked_worker() {
-    parked(1);
+    idle(1, "sleep");
 }
 
 #[test]
 fn two_parked_workers() {
-    parked(2);
+    idle(2, "sleep");
+}
+
+#[test]
+fn a_worker_that_never_sleeps() {
+    idle(1, "busy");
 }
 
 /// The judge itself: each kind of stray packet is caught, what is right is not.

@@ -234,6 +234,8 @@ impl Worker {
         for source in self.poller.wait(timeout) {
             if source == Source::Wake {
                 self.waker.clear();
+                // A change settles also where no packet comes by.
+                self.boundary();
                 continue;
             }
             // A source's turn is one batch: nothing is in hand between two of them.
@@ -278,7 +280,11 @@ impl Worker {
     /// that came meanwhile is found on waking, before any packet is touched.
     fn sleep(&mut self) {
         self.sabotage.before_sleep(self.plane.current());
-        let Some(parked) = self.plane.park() else { return };
+        let Some(parked) = self.plane.park() else {
+            // Not to sleep means that there is a change to pass.
+            self.boundary();
+            return;
+        };
         // The events stay pending (level-triggered): the next round takes them under a fresh snapshot.
         self.poller.wait(None);
         drop(parked);
