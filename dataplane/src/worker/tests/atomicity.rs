@@ -305,11 +305,14 @@ fn ten_thousand_moves_under_flood_mix_nothing() {
     assert!(inside_batch >= 1_000, "only {inside_batch} swaps fell provably inside of a batch");
 }
 
+/// Whether a fault shows in one move is the scheduler's whim; in ten times four hundred it must.
 #[track_caller]
 fn is_caught(hole: Hole, poll: Poll, pause: Option<Duration>) {
-    let violations = run(&Run { workers: 1, moves: 400, poll, pause, hole: Some(hole) }).violations;
-    println!("{hole:?}: {} violations, such as: {:?}", violations.len(), violations.first());
-    assert!(!violations.is_empty(), "the judge does not see {hole:?}");
+    let mut runs =
+        (1..=10).map(|_| run(&Run { workers: 1, moves: 400, poll, pause, hole: Some(hole) }).violations);
+    let violations = runs.find(|violations| !violations.is_empty());
+    println!("{hole:?}: {:?}", violations.as_ref().map(|found| (found.len(), &found[0])));
+    assert!(violations.is_some(), "the judge does not see {hole:?}");
 }
 
 #[test]
