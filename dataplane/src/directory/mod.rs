@@ -23,6 +23,7 @@
 //!
 //! Never here: I/O, clocks, where the seed comes from, what an entry means to a packet.
 
+#[cfg(feature = "io")]
 mod library;
 mod shelf;
 #[allow(unsafe_code)]
@@ -33,12 +34,14 @@ mod write;
 #[cfg(test)]
 #[cfg(dataplane_loom)]
 mod loom_models;
-#[cfg(test)]
-#[cfg(not(dataplane_loom))]
+// They compare the two engines.
+#[cfg(all(test, feature = "io", not(dataplane_loom)))]
 mod tests;
 
+#[cfg(feature = "io")]
 use std::sync::Arc;
 
+#[cfg(feature = "io")]
 use self::library::Library;
 use self::table::{HOSTS, Hasher, Key, Table};
 use self::write::Books;
@@ -123,14 +126,20 @@ pub enum Engine {
     /// Our table of 128-bit slots.
     Slots,
     /// A library's concurrent map: slower, and works everywhere.
+    #[cfg(feature = "io")]
     Library,
 }
 
 impl Engine {
-    /// The best that this machine can do.
+    /// The best that this machine can do. The library comes with the feature `io`; without it the slots of a machine
+    /// that has no 128-bit atomics are correct, but take locks.
     #[must_use]
     pub fn of_this_machine() -> Self {
-        if slot::is_lock_free() { Self::Slots } else { Self::Library }
+        #[cfg(feature = "io")]
+        if !slot::is_lock_free() {
+            return Self::Library;
+        }
+        Self::Slots
     }
 
     /// A sentence for the log.
@@ -138,6 +147,7 @@ impl Engine {
     pub const fn sentence(self) -> &'static str {
         match self {
             Self::Slots => "the directory uses lock-free 128-bit slots",
+            #[cfg(feature = "io")]
             Self::Library => {
                 "this processor has no lock-free 128-bit atomics (cmpxchg16b): the directory falls back to a library map, \
                  and look-ups are several times slower"
@@ -160,7 +170,11 @@ pub struct DirectoryWriter {
 }
 
 enum Side {
-    Slots { publisher: Publisher<Table>, books: Mutex<Books> },
+    Slots {
+        publisher: Publisher<Table>,
+        books: Mutex<Books>,
+    },
+    #[cfg(feature = "io")]
     Library(Arc<Library>),
 }
 
@@ -189,6 +203,7 @@ impl DirectoryWriter {
                 let side = Side::Slots { publisher, books: Mutex::new(books) };
                 (Self { side }, views.into_iter().map(View::Slots).map(reader).collect())
             }
+            #[cfg(feature = "io")]
             Engine::Library => {
                 let library = Arc::new(Library::new());
                 let views = (0..readers).map(|_| reader(View::Library(library.clone()))).collect();
@@ -202,6 +217,7 @@ impl DirectoryWriter {
     pub fn engine(&self) -> Engine {
         match self.side {
             Side::Slots { .. } => Engine::Slots,
+            #[cfg(feature = "io")]
             Side::Library(_) => Engine::Library,
         }
     }
@@ -227,6 +243,7 @@ impl DirectoryWriter {
                 publisher.collect();
                 previous
             }
+            #[cfg(feature = "io")]
             Side::Library(library) => Ok(library.set(key(vni, ip), location)),
         }
     }
@@ -259,6 +276,7 @@ impl DirectoryWriter {
                 publisher.collect();
                 previous
             }
+            #[cfg(feature = "io")]
             Side::Library(library) => library.remove(key(vni, ip)),
         }
     }
@@ -268,6 +286,7 @@ impl DirectoryWriter {
     pub fn get(&self, vni: Vni, ip: CustomerIp) -> Option<Location> {
         match &self.side {
             Side::Slots { books, .. } => lock(books).get(key(vni, ip)),
+            #[cfg(feature = "io")]
             Side::Library(library) => library.get(key(vni, ip)),
         }
     }
@@ -285,6 +304,7 @@ impl DirectoryWriter {
                 let located = |(key, value)| table.location(value).map(|location| (key, location));
                 table.entries().filter_map(located).filter_map(entry).collect()
             }
+            #[cfg(feature = "io")]
             Side::Library(library) => library.entries().into_iter().filter_map(entry).collect(),
         }
     }
@@ -294,6 +314,7 @@ impl DirectoryWriter {
     pub fn len(&self) -> usize {
         match &self.side {
             Side::Slots { books, .. } => lock(books).len(),
+            #[cfg(feature = "io")]
             Side::Library(library) => library.len(),
         }
     }
@@ -309,6 +330,7 @@ impl DirectoryWriter {
     pub fn known_hosts(&self) -> usize {
         match &self.side {
             Side::Slots { books, .. } => lock(books).known_hosts(),
+            #[cfg(feature = "io")]
             Side::Library(library) => library.known_hosts(),
         }
     }
@@ -323,6 +345,7 @@ pub struct DirectoryReader {
 
 enum View {
     Slots(Reader<Table>),
+    #[cfg(feature = "io")]
     Library(Arc<Library>),
 }
 
@@ -330,11 +353,15 @@ impl DirectoryReader {
     /// To be called at each batch boundary, after the configuration snapshot was refreshed, and after any sleep: goes over to
     /// a table that was built anew. One load when there is none.
     pub fn refresh(&mut self) {
-        if let View::Slots(reader) = &mut self.view {
+        match &mut self.view {
             // Locations are copied out, so nothing of the old table outlives the batch.
-            if reader.refresh() {
-                reader.pass();
+            View::Slots(reader) => {
+                if reader.refresh() {
+                    reader.pass();
+                }
             }
+            #[cfg(feature = "io")]
+            View::Library(_) => {}
         }
     }
 
@@ -348,8 +375,10 @@ impl DirectoryReader {
     /// Asks for the cache line that [`DirectoryReader::lookup`] will need. Waits for nothing.
     #[inline]
     pub fn prefetch(&self, hash: Hash) {
-        if let View::Slots(reader) = &self.view {
-            reader.current().prefetch(hash);
+        match &self.view {
+            View::Slots(reader) => reader.current().prefetch(hash),
+            #[cfg(feature = "io")]
+            View::Library(_) => {}
         }
     }
 
@@ -362,6 +391,7 @@ impl DirectoryReader {
                 let table = reader.current();
                 table.location(table.find(hash, key(vni, ip))?.value)
             }
+            #[cfg(feature = "io")]
             View::Library(library) => library.get(key(vni, ip)),
         }
     }
@@ -373,6 +403,7 @@ impl DirectoryReader {
         let key = Key { vni: HOSTS, ip: host.0 };
         match &self.view {
             View::Slots(reader) => reader.current().find(self.hasher.hash(key), key).is_some(),
+            #[cfg(feature = "io")]
             View::Library(library) => library.knows(host),
         }
     }

@@ -135,6 +135,7 @@ impl Bucket {
 }
 
 /// True where [`AtomicU128`] is one instruction: x86-64 with cmpxchg16b, AArch64.
+#[cfg(feature = "io")]
 pub(super) fn is_lock_free() -> bool {
     #[cfg(not(dataplane_loom))]
     return AtomicU128::is_lock_free();
