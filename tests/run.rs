@@ -1,0 +1,109 @@
+//! `shunt vswitch run` of a switch without ports: how it starts, does not start, and ends.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code outside of #[test] functions")]
+
+mod lone;
+
+use std::fs;
+use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+use std::time::Duration;
+
+use lone::{Host, finish};
+use serde_json::json;
+
+#[test]
+fn a_signal_ends_the_switch_in_order_and_it_comes_back_as_it_was() {
+    use rustix::process::Signal;
+    let mut host = Host::started();
+    let mode = fs::metadata(host.path("sock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    host.ask("network add 100 --prefix 10.0.0.0/24");
+    let before = host.ask("export");
+    for (signal, code) in [(Signal::TERM, Some(0)), (Signal::INT, Some(0)), (Signal::KILL, None)] {
+        assert_eq!(host.signal(signal), code);
+        assert_eq!(host.path("sock").exists(), signal == Signal::KILL, "{signal:?}");
+        // What SIGKILL leaves behind must not be taken for the sign of readiness.
+        let _ = fs::remove_file(host.path("sock"));
+        host.start();
+        assert_eq!(host.ask("export"), before, "{signal:?}");
+    }
+    let log = fs::read_to_string(host.path("log")).unwrap();
+    assert!(log.contains("the switch is ready") && !log.contains('\x1b'), "{log}");
+}
+
+#[test]
+fn a_start_that_cannot_be_says_why_and_leaves_the_running_switch_alone() {
+    let running = Host::started();
+    let refused = |host: &Host, more: &[&str], code: i32, place: &str, what: &str, remedy: &str| {
+        let said = finish(host.run(more).args(["--output", "json"]).env("SHUNT_LOG", "off"));
+        let [found_what, found_place, found_remedy] = said.refusal();
+        assert_eq!(said.code, code, "{}", said.err);
+        assert!(found_what.contains(what), "{found_what}");
+        assert!(found_place.contains(place), "{found_place}");
+        assert!(found_remedy.contains(remedy), "{found_remedy}");
+        running.ask("stats");
+    };
+    let path = |host: &Host, name: &str| host.path(name).display().to_string();
+
+    let state = path(&running, "state");
+    refused(&running, &[], 1, &state, "another switch (process ", "`state_dir` of its own");
+    refused(&running, &["--discard-state"], 1, &state, "another switch (process ", "`state_dir` of its own");
+
+    let mut other = Host::new();
+    other.configure("colour = \"red\"");
+    refused(
+        &other,
+        &[],
+        2,
+        "vswitch.toml, line 1, column 1",
+        "unknown field `colour`",
+        "docs/reference/config.md",
+    );
+    other.configure(&format!("metrics = \"{}:1\"", "192.0.2.77"));
+    refused(&other, &[], 1, "metrics", "cannot serve metrics at 192.0.2.77:1", "another address");
+    other.configure("");
+    let socket = path(&running, "sock");
+    refused(&other, &["--socket", &socket], 1, &socket, "another switch answers", "`socket` of its own");
+    let file = other.file("file", "precious");
+    refused(&other, &["--socket", &file], 1, &file, "not a socket", "choose another `socket`");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+
+    let busy = UdpSocket::bind((other.physical_ip.as_str(), 4789)).unwrap();
+    refused(&other, &[], 1, "underlay.physical_ip", "UDP port 4789", "");
+    drop(busy);
+    other.physical_ip = "192.0.2.77".into();
+    other.configure("");
+    refused(&other, &[], 1, "underlay.physical_ip", "192.0.2.77", "");
+}
+
+#[test]
+fn a_corrupt_state_is_refused_kept_and_set_aside_on_demand() {
+    let mut host = Host::started();
+    host.ask("network add 100 --prefix 10.0.0.0/24");
+    host.signal(rustix::process::Signal::TERM);
+    let state = host.path("state/state.redb");
+    let mut bytes = fs::read(&state).unwrap();
+    bytes.truncate(bytes.len() / 2);
+    fs::write(&state, &bytes).unwrap();
+
+    let said = finish(&mut host.run(&[]));
+    assert_eq!(said.code, 1, "{}", said.err);
+    let sentence = said.err.lines().last().unwrap();
+    assert!(sentence.contains("state.redb: the state file is corrupt"), "{sentence}");
+    assert!(sentence.contains("--discard-state"), "{sentence}");
+    assert_eq!(fs::read(&state).unwrap(), bytes);
+
+    let mut child = host.run(&["--discard-state"]).stderr(Stdio::null()).spawn().unwrap();
+    while !host.path("sock").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "the switch did not start");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    host.process = Some(child);
+    assert_eq!(host.ask("export"), json!({"generation": 0, "networks": [], "ports": []}));
+    let kept = fs::read_dir(host.path("state")).unwrap().map(|entry| entry.unwrap().path());
+    let kept: Vec<_> = kept.filter(|path| path.display().to_string().contains(".discarded-")).collect();
+    assert_eq!(kept.len(), 1);
+    assert_eq!(fs::read(&kept[0]).unwrap(), bytes);
+}
