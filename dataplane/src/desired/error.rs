@@ -20,6 +20,9 @@ pub enum ConfigError {
     /// The generation in force, with other content.
     #[error("generation {0} is already in force with other content")]
     SameGenerationOtherContent(Generation),
+    /// More than can be counted on from.
+    #[error("generation {0} is out of range: at most {max}", max = super::validate::LAST_GENERATION)]
+    GenerationOutOfRange(Generation),
     /// Two networks with one VNI.
     #[error("network {0} is there twice")]
     DuplicateNetwork(Vni),
@@ -81,6 +84,14 @@ pub enum ConfigError {
         mtu: u16,
         /// What fits.
         largest: u16,
+        /// Its network.
+        network: Vni,
+    },
+    /// An IPv6 prefix on a network whose packets are too small for IPv6.
+    #[error("MTU {mtu} is too small for IPv6: expected at least {min} bytes", min = super::validate::IPV6_MIN_MTU)]
+    MtuTooSmallForIpv6 {
+        /// In force.
+        mtu: u16,
         /// Its network.
         network: Vni,
     },
@@ -203,7 +214,9 @@ impl ConfigError {
     #[must_use]
     pub fn place(&self) -> String {
         match self {
-            Self::OlderGeneration { .. } | Self::SameGenerationOtherContent(_) => "generation".into(),
+            Self::OlderGeneration { .. }
+            | Self::SameGenerationOtherContent(_)
+            | Self::GenerationOutOfRange(_) => "generation".into(),
             Self::DuplicateNetwork(vni) | Self::NoSubnet(vni) | Self::OverlappingSubnets(_, _, vni) => {
                 format!("network {vni}")
             }
@@ -213,7 +226,9 @@ impl ConfigError {
             Self::SubnetTooSmall { network, .. } => format!("network {network}, prefix"),
             Self::GatewayOutside { network, .. } => format!("network {network}, gateway"),
             Self::LeaseTooShort { network, .. } => format!("network {network}, lease_seconds"),
-            Self::MtuTooLarge { network, .. } => format!("network {network}, mtu"),
+            Self::MtuTooLarge { network, .. } | Self::MtuTooSmallForIpv6 { network, .. } => {
+                format!("network {network}, mtu")
+            }
             Self::DuplicateRoute { network, prefix }
             | Self::UnreachableNextHop { network, prefix, .. }
             | Self::RouteToSelf { network, prefix } => format!("network {network}, route {prefix}"),
@@ -266,6 +281,10 @@ impl ConfigError {
             Self::IpOutside { .. } => "choose a host address inside one of the network's prefixes".into(),
             Self::Namespace { .. } => "name it as `ip netns` does".into(),
             Self::Hostname { .. } => "choose a shorter one".into(),
+            Self::GenerationOutOfRange(_) => "count from the generation that `export` shows".into(),
+            Self::MtuTooSmallForIpv6 { .. } => {
+                "raise it, raise `underlay.mtu`, or leave the IPv6 prefix out".into()
+            }
         }
     }
 }

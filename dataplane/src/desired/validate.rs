@@ -6,10 +6,14 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{ConfigError, HostConfig, NetworkConfig, NextHop, PortConfig, Subnet, UnderlayConfig};
-use crate::types::{CustomerIp, MacAddr, Vni};
+use crate::types::{CustomerIp, Generation, MacAddr, Mtu, Vni};
 
 /// Below this a client would spend its life renewing.
 pub(super) const MIN_LEASE_SECONDS: u32 = 5;
+/// What every reader of JSON can hold exactly (2⁵³ − 1); also far from where counting on would stop.
+pub(super) const LAST_GENERATION: Generation = Generation((1 << 53) - 1);
+/// RFC 8200 section 5: a link that carries IPv6 takes packets of this size.
+pub(super) const IPV6_MIN_MTU: u16 = 1280;
 const MOST_SUBNETS: usize = 64;
 const MOST_DNS: usize = 8;
 const MOST_ROUTES: usize = 65_536;
@@ -25,6 +29,9 @@ impl HostConfig {
     /// # Errors
     /// The first thing found wrong.
     pub fn validate(&self, underlay: &UnderlayConfig) -> Result<(), ConfigError> {
+        if self.generation > LAST_GENERATION {
+            return Err(ConfigError::GenerationOutOfRange(self.generation));
+        }
         at_most("networks", self.networks.len(), MOST_NETWORKS, || "networks".into())?;
         at_most("ports", self.ports.len(), MOST_PORTS, || "ports".into())?;
         let mut networks = HashMap::with_capacity(self.networks.len());
@@ -67,6 +74,10 @@ impl NetworkConfig {
         let largest = underlay.largest_inner_mtu();
         if let Some(mtu) = self.mtu.filter(|mtu| mtu.bytes() > largest) {
             return Err(ConfigError::MtuTooLarge { mtu: mtu.bytes(), largest, network });
+        }
+        let mtu = self.mtu.map_or_else(|| underlay.default_inner_mtu(), Mtu::bytes);
+        if mtu < IPV6_MIN_MTU && self.subnets.iter().any(|subnet| subnet.prefix.addr().is_ipv6()) {
+            return Err(ConfigError::MtuTooSmallForIpv6 { mtu, network });
         }
         self.validate_routes(all)
     }

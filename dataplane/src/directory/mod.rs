@@ -35,7 +35,8 @@ mod write;
 #[cfg(dataplane_loom)]
 mod loom_models;
 // They compare the two engines.
-#[cfg(all(test, feature = "io", not(dataplane_loom)))]
+#[cfg(test)]
+#[cfg(all(feature = "io", not(dataplane_loom)))]
 mod tests;
 
 #[cfg(feature = "io")]

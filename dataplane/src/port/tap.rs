@@ -18,6 +18,9 @@ use crate::types::{MacAddr, Mtu};
 /// for its headers and one per segment.
 pub const MAX_PIECES: usize = 127;
 
+/// Bounds what a guest can make a worker throw away at one change of its network: some milliseconds.
+const MOST_DISCARDED: usize = 1 << 16;
+
 /// An open TAP. Closing it (dropping) leaves a persistent interface in place, without carrier.
 #[derive(Debug)]
 pub struct Tap {
@@ -138,7 +141,10 @@ impl Device for Tap {
         // A read of the header alone takes the frame off the queue and throws the rest away.
         let mut header = [0; virtio::LEN];
         let mut discarded = 0;
-        while discarded < self.queue_frames {
+        // A guest that rules its interface may have made the queue longer since it was opened.
+        let frames =
+            sys::interface_queue_frames(self.control.as_fd(), self.name.as_str()).unwrap_or(MOST_DISCARDED);
+        while discarded < frames.min(MOST_DISCARDED) {
             match rustix::io::read(fd, &mut header) {
                 Ok(_) => discarded += 1,
                 Err(Errno::INTR) => {}

@@ -38,17 +38,19 @@ impl Switch {
     /// Removes one entry; false when it was not there. When this returns no worker acts by it any more.
     ///
     /// # Errors
-    /// A disk that refuses.
+    /// A disk that refuses; a worker that does not confirm, though the entry is gone.
     pub fn directory_remove(&self, network: Vni, ip: CustomerIp) -> Result<bool, SwitchError> {
         let _serialized = lock(&self.directory_changes);
         let removed = self.state.remove_mappings(&[(network, ip)])?;
         self.directory.remove(network, ip);
         // A worker may have looked it up for the batch in hand: wait until all are past that batch. The same snapshot is
         // published again, so no change may come between.
-        let _unchanged = lock(&self.desired);
+        let unchanged = lock(&self.desired);
         let version = self.publisher.publish(self.publisher.current());
         self.workers.wake();
-        self.settle(version);
+        if !self.settle(version) {
+            return Err(SwitchError::NotSettled(unchanged.document.generation));
+        }
         Ok(removed > 0)
     }
 

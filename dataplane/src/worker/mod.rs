@@ -87,6 +87,7 @@ impl Workers {
             let cpu = parts.cpu;
             let mut worker = Worker::new(index, workers, parts, waker, poll, clock, stop.clone())?;
             let thread = thread::Builder::new().name(format!("shunt-worker-{index}")).spawn(move || {
+                let _last_words = LastWords(index);
                 if let Some(cpu) = cpu {
                     bind(index, cpu);
                 }
@@ -124,6 +125,19 @@ impl Workers {
 impl Drop for Workers {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// A switch that has lost a worker would acknowledge changes while a share of its ports is dead: better that it ends, and
+/// comes back from its state.
+struct LastWords(usize);
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!(worker = self.0, "a worker panicked: the switch ends here");
+            std::process::abort();
+        }
     }
 }
 
@@ -267,7 +281,7 @@ impl Worker {
                     }
                     tracing::warn!(
                         port = port.0,
-                        "the port's interface is gone; add the port again to bring it back"
+                        "the port's interface is gone; remove the port and add it again to bring it back"
                     );
                 }
                 (Turned::Gone, _) => {}

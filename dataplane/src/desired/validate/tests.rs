@@ -77,6 +77,16 @@ fn each_fault_is_named_with_its_place_and_remedy() {
             json!(1551),
             "MTU 1551 does not fit the underlay: at most 1550 bytes [network 100, mtu]",
         ),
+        (
+            "/networks/0/mtu",
+            json!(1279),
+            "MTU 1279 is too small for IPv6: expected at least 1280 bytes [network 100, mtu]",
+        ),
+        (
+            "/generation",
+            json!(1_u64 << 53),
+            "generation 9007199254740992 is out of range: at most 9007199254740991 [generation] count from",
+        ),
         ("/networks/0/mtu", json!(70_000), "MTU 70000 is out of range"),
         (
             "/networks/0/lease_seconds",
