@@ -173,6 +173,7 @@ fn what_is_no_request_is_refused_and_the_connection_goes_on() {
         r#"{"verb":"network_remove","network":0}"#,
         r#"{"verb":"network_remove","network":5}"#,
         r#"{"verb":"stats"}"#,
+        r#"{"verb":"port_move","port":"web","network":5,"ips":["10.0.0.5"],"bounce":{"hold_ms":60001}}"#,
     ]);
     let what = |index: usize| answers[index]["error"]["what"].as_str().unwrap().to_owned();
     assert!(what(0).contains("expected value"), "{}", what(0));
@@ -182,6 +183,8 @@ fn what_is_no_request_is_refused_and_the_connection_goes_on() {
     assert_eq!(what(4), "network 5 does not exist");
     assert_eq!(answers[4]["error"]["where"], "network 5");
     assert!(answers[5]["ok"]["ports"].is_array());
+    assert_eq!(what(6), "a hold of 60001 ms is too long: at most 60000");
+    assert_eq!(answers[6]["error"]["where"], "port web, hold_ms");
 }
 
 #[test]

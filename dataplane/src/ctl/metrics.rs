@@ -161,7 +161,11 @@ fn page(reading: Reading) -> Result<String, fmt::Error> {
 pub(super) async fn serve(listener: TcpListener, switch: Arc<Switch>) {
     let read = move || {
         let switch = switch.clone();
-        async move { answer(&switch) }
+        // Reading waits for a change under way, and this thread serves the control socket as well.
+        async move {
+            let read = tokio::task::spawn_blocking(move || answer(&switch)).await;
+            read.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+        }
     };
     // `axum::serve` rides out errors of single connections by itself.
     let _ = axum::serve(listener, Router::new().route("/metrics", get(read))).await;

@@ -292,8 +292,11 @@ async fn converse(mut lines: Lines, mut session: Session) {
     }
 }
 
+/// A caller that has gone away keeps its seat for no longer than this.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
 async fn wait(mut follow: Follow, switch: &Arc<Switch>) -> String {
-    let deadline = Instant::now() + Duration::from_millis(follow.timeout_ms);
+    let deadline = Instant::now() + Duration::from_millis(follow.timeout_ms).min(LONGEST_WAIT);
     loop {
         let switch = switch.clone();
         let asked = spawn_blocking(move || {

@@ -16,6 +16,8 @@ use crate::stats::Totals;
 use crate::switch::{Bounce, Change, LastChange, Mapping, PortStatus, Switch, SwitchError};
 use crate::types::{Generation, Vni};
 
+/// A guest that has not noticed after a minute will not notice.
+const LONGEST_HOLD_MS: u64 = 60_000;
 /// More staged entries than this are refused: they wait in memory.
 const MOST_STAGED: usize = 1 << 24;
 
@@ -61,6 +63,15 @@ impl Session {
             }
         };
         let reply = match request {
+            Request::PortMove { port, bounce: BounceOrder::HoldMs(hold), .. } if hold > LONGEST_HOLD_MS => {
+                Err(Refusal {
+                    what: format!("a hold of {hold} ms is too long: at most {LONGEST_HOLD_MS}"),
+                    place: format!("port {port}, hold_ms"),
+                    remedy:
+                        "a guest notices within 2 s; take the link down by other means if it shall stay down"
+                            .into(),
+                })
+            }
             Request::PortMove { port, network, ips, bounce, wait, timeout_ms } => {
                 let bounce = match bounce {
                     BounceOrder::Adaptive => Bounce::Adaptive,
