@@ -110,7 +110,8 @@ impl World {
     #[must_use]
     pub fn command(&self, netns: Option<&str>, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--target={}", self.anchor)).args(["--mount", "--net", "--pid"]);
+        // Entering a mount namespace leads to its own root, which is another than the anchor's if we live in a chroot.
+        command.arg(format!("--target={}", self.anchor)).args(["--mount", "--root", "--net", "--pid"]);
         if self.own_user_namespace {
             command.args(["--user", "--preserve-credentials"]);
         }
