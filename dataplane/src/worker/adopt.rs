@@ -1,6 +1,9 @@
 //! The boundary between two snapshots: which devices to listen to from now on, and what waits in them of before.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+
+use foldhash::fast::FixedState;
 
 use super::poll::{Poller, Source};
 use crate::pipeline::DropReason;
@@ -29,11 +32,14 @@ pub(super) fn listen(
         }
         stays
     });
+    // Built once: with a thousand ports a search for each would cost the packets more than the change itself.
+    let known: HashSet<(PortId, usize), FixedState> =
+        watched.iter().map(|watched| (watched.port, watched.queue)).collect();
     for port in new.tables.ports() {
         let Some(device) = new.device(port.id) else { continue };
         for queue in (0..device.queues()).filter(|queue| (port.id.index() + queue) % workers.max(1) == worker)
         {
-            if watched.iter().any(|watched| watched.port == port.id && watched.queue == queue) {
+            if known.contains(&(port.id, queue)) {
                 continue;
             }
             let source = Source::Port { port: port.id, queue: u16::try_from(queue).unwrap_or(u16::MAX) };
