@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::bounce::Bounce;
-use super::{Desired, Plane, Switch, SwitchError, lock};
+use super::{Desired, Switch, SwitchError, lock};
 use crate::desired::{ConfigError, HostConfig, PortConfig, PortName};
 use crate::port::Device;
 use crate::port::open::{OpenError, TapSpec};
@@ -14,6 +14,7 @@ use crate::port::tap::Tap;
 use crate::publish::Version;
 use crate::tables::{Port, Progress, Tables};
 use crate::types::{CustomerIp, Generation, Mtu, Nanos, Vni};
+use crate::worker::Plane;
 
 /// A change that is durable, in force and settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,6 @@ mod change;
 mod config;
 mod directory;
 mod error;
-mod plane;
 mod start;
 mod state;
 mod status;
@@ -20,7 +19,7 @@ pub use bounce::{Bounce, LONG_HOLD, QUIET, SHORT_HOLD, hold_for};
 pub use change::Change;
 pub use config::*;
 pub use error::SwitchError;
-pub use plane::Plane;
+
 pub use start::StartError;
 pub use state::*;
 pub use status::{LastChange, PortStatus};
@@ -32,7 +31,7 @@ use crate::directory::DirectoryWriter;
 use crate::port::open::Opener;
 use crate::port::tap::Tap;
 use crate::publish::Publisher;
-use crate::worker::Workers;
+use crate::worker::{Plane, Workers};
 
 /// A running switch. Share it by `Arc`; every method may be called from any thread that may block.
 pub struct Switch {

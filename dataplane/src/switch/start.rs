@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::bounce::Bouncer;
 use super::directory::entry;
-use super::{Desired, Plane, State, StateError, Switch, SwitchConfig};
+use super::{Desired, State, StateError, Switch, SwitchConfig};
 use crate::clock::Clock;
 use crate::desired::ConfigError;
 use crate::directory::{DirectoryError, DirectoryWriter};
@@ -16,7 +16,7 @@ use crate::port::tap::Tap;
 use crate::publish::Publisher;
 use crate::tables::Tables;
 use crate::underlay::udp::{self, Udp};
-use crate::worker::{Parts, Workers};
+use crate::worker::{Parts, Plane, Workers};
 
 /// Why a switch did not start. Nothing was changed.
 #[derive(Debug, thiserror::Error)]

@@ -8,8 +8,8 @@ use foldhash::fast::FixedState;
 use super::poll::{Poller, Source};
 use crate::pipeline::DropReason;
 use crate::port::Device;
-use crate::switch::Plane;
 use crate::types::PortId;
+use crate::worker::Plane;
 
 /// One queue that this worker reads.
 pub(super) struct Watched {

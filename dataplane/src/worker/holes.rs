@@ -14,7 +14,7 @@ mod sound {
     use std::sync::Arc;
 
     use crate::pipeline::Tunnel;
-    use crate::switch::Plane;
+    use crate::worker::Plane;
 
     #[derive(Default)]
     pub(in crate::worker) struct Sabotage;
@@ -40,7 +40,7 @@ mod broken {
     use std::sync::Arc;
 
     use crate::pipeline::Tunnel;
-    use crate::switch::Plane;
+    use crate::worker::Plane;
 
     /// A rule to break.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]

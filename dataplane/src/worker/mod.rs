@@ -6,6 +6,7 @@
 mod adopt;
 mod holes;
 mod pace;
+mod plane;
 mod poll;
 mod turn;
 
@@ -23,6 +24,7 @@ use self::adopt::Watched;
 use self::holes::Sabotage;
 use self::pace::Pace;
 pub use self::pace::Poll;
+pub use self::plane::Plane;
 use self::poll::{Poller, Source, Waker};
 use self::turn::{Turn, Turned};
 use crate::clock::Clock;
@@ -31,7 +33,6 @@ use crate::offload::coalesce::Coalescer;
 use crate::packet::Buffer;
 use crate::pipeline::BATCH;
 use crate::publish::Reader;
-use crate::switch::Plane;
 use crate::underlay::Underlay;
 
 /// What one worker is made of.

@@ -11,10 +11,10 @@ use crate::packet::{Buffer, Offload, Packet};
 use crate::pipeline::{self, BATCH, Context, DropReason, Outer, Tunnel, Verdict, Verdicts};
 use crate::port::{Device, DeviceError, Received};
 use crate::stats::Cells;
-use crate::switch::Plane;
 use crate::tables::Port;
 use crate::types::{Nanos, PortId};
 use crate::underlay::{Arrival, Outgoing, SendError, Underlay};
+use crate::worker::Plane;
 
 /// Bytes that one turn reads from a port, give or take a frame: a sender of 64 KiB super-packets gets the same share of
 /// the worker's time as one of small packets.

@@ -24,9 +24,9 @@ use crate::desired::{Encapsulation, HostConfig, UnderlayConfig};
 use crate::directory::{DirectoryWriter, Location};
 use crate::port::Device;
 use crate::publish::{Publisher, Version};
-use crate::switch::Plane;
 use crate::tables::Tables;
 use crate::types::{CustomerIp, Mtu, PhysicalIp, Vni};
+use crate::worker::Plane;
 
 /// The moving guest, its peers on this host (same address in both networks), and on the other two.
 const MOVER: u8 = 5;

@@ -10,9 +10,9 @@ use crate::clock::Clock;
 use crate::desired::{Encapsulation, UnderlayConfig};
 use crate::directory::DirectoryWriter;
 use crate::publish::Publisher;
-use crate::switch::Plane;
 use crate::tables::Tables;
 use crate::types::Mtu;
+use crate::worker::Plane;
 
 #[test]
 fn a_change_settles_without_a_packet_to_carry_it() {
