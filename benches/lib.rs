@@ -74,6 +74,7 @@ pub fn port(number: u32, vni: u32) -> PortConfig {
         netns: None,
         queues: 1,
         hostname: Some(format!("guest-{number}").parse().unwrap()),
+        rules: Vec::new(),
     }
 }
 
@@ -90,7 +91,7 @@ pub fn underlay() -> Arc<UnderlayConfig> {
 /// The tables of a document.
 #[must_use]
 pub fn tables(document: &HostConfig) -> Arc<Tables> {
-    Arc::new(Tables::empty(underlay(), 1).succeed(document, 1).unwrap())
+    Arc::new(Tables::empty(underlay(), 1, 7).succeed(document, 1).unwrap())
 }
 
 /// A UDP datagram in an Ethernet frame; its destination is still to be chosen.

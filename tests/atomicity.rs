@@ -152,6 +152,7 @@ impl Arena {
             port: "mover".parse().unwrap(),
             network: Vni::new(network.vni()).unwrap(),
             ips: vec![self.address(network).to_string().parse().unwrap()],
+            rules: None,
             bounce: BounceOrder::No,
             wait: None,
             timeout_ms: 0,

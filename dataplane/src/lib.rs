@@ -6,6 +6,7 @@
 
 #[cfg(feature = "io")]
 pub mod clock;
+pub mod conntrack;
 #[cfg(feature = "io")]
 pub mod ctl;
 pub mod desired;

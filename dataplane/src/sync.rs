@@ -58,6 +58,17 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// So many atomics, all zero. In production untouched memory: a page costs nothing before something is written to it.
+#[cfg(not(dataplane_loom))]
+pub(crate) fn zeroed(words: usize) -> Box<[AtomicU64]> {
+    bytemuck::zeroed_slice_box(words)
+}
+
+#[cfg(dataplane_loom)]
+pub(crate) fn zeroed(words: usize) -> Box<[AtomicU64]> {
+    (0..words).map(|_| AtomicU64::new(0)).collect()
+}
+
 /// Room for one `Arc`, filled by one thread and emptied by another; neither ever waits.
 pub(crate) struct Mailbox<T> {
     #[cfg(not(dataplane_loom))]

@@ -65,11 +65,13 @@ fn host(encapsulation: Encapsulation) -> (Tables, DirectoryWriter, DirectoryRead
         "networks": [{"vni": 100, "dns": ["10.0.0.53"], "domain": "red.example", "subnets": [
             {"prefix": "10.0.0.0/24", "gateway": "10.0.0.1"}, {"prefix": "fd00::/64", "gateway": "fd00::1"}]}],
         "ports": [
-            {"name": "a", "network": 100, "mac": "02:00:00:00:00:a1", "ips": ["10.0.0.5", "fd00::5"], "hostname": "a"},
+            {"name": "a", "network": 100, "mac": "02:00:00:00:00:a1", "ips": ["10.0.0.5", "fd00::5"], "hostname": "a", "rules": [
+                {"id": 1, "direction": "out", "action": "deny", "protocol": "udp", "ports": "25"},
+                {"id": 2, "direction": "in", "action": "allow", "protocol": "udp"}]},
             {"name": "b", "network": 100, "mac": "02:00:00:00:00:a2", "ips": ["10.0.0.6"]}]
     });
     let config = serde_json::from_value(document).unwrap();
-    let tables = Tables::empty(Arc::new(underlay), 1).succeed(&config, 1).unwrap();
+    let tables = Tables::empty(Arc::new(underlay), 1, 7).succeed(&config, 1).unwrap();
     let (writer, mut readers) = DirectoryWriter::new(1, 1);
     let mac = MacAddr([2, 0, 0, 0, 0, 0xb1]);
     let location = Location { physical_ip: "192.0.2.2".parse().unwrap(), mac, version: 1 };
@@ -140,11 +142,14 @@ fn the_counter_counts() {
 fn a_packet_costs_no_allocation_whatever_becomes_of_it() {
     let peer_mac = [2, 0, 0, 0, 0, 0xb1];
     let target = "fd00::15".parse::<std::net::Ipv6Addr>().unwrap().octets();
+    let mut denied = Vec::new();
+    v4(peer_mac, PEER, 64).udp(1, 25).write(&mut denied, &[]).unwrap();
     let frames: Vec<(&str, Vec<u8>, Expected)> = vec![
         ("remote", udp(peer_mac, PEER, 64, &[1; 100]), |v| matches!(v, Verdict::Underlay(_))),
         ("routed", udp(ROUTER, PEER, 64, &[1; 100]), |v| matches!(v, Verdict::Underlay(_))),
         ("local", udp(ROUTER, [10, 0, 0, 6], 64, &[1; 100]), |v| matches!(v, Verdict::Deliver(_))),
         ("unknown", udp(ROUTER, [10, 0, 0, 99], 64, &[1; 100]), |v| matches!(v, Verdict::Drop(_))),
+        ("denied", denied, |v| matches!(v, Verdict::Drop(_))),
         ("malformed", vec![0; 3], |v| matches!(v, Verdict::Drop(_))),
         ("too big", udp(ROUTER, PEER, 64, &[1; 1600]), |v| v == Verdict::Reply(Trap::TooBig)),
         ("last hop", udp(ROUTER, PEER, 1, &[1; 100]), |v| v == Verdict::Reply(Trap::TimeExceeded)),

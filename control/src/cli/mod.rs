@@ -10,6 +10,7 @@ mod network;
 mod output;
 mod port;
 mod route;
+mod rule;
 mod run;
 mod traffic;
 mod values;

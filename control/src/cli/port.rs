@@ -1,13 +1,18 @@
 //! `shunt vswitch port …`.
 
+use std::path::PathBuf;
+
 use clap::{Subcommand, ValueEnum};
-use dataplane::ctl::protocol::{BounceOrder, Changed, Link, Moved, PortDetail, PortSummary, Ports, Wait};
+use dataplane::ctl::protocol::{
+    BounceOrder, Changed, ConnectionCount, Link, Moved, PortDetail, PortSummary, Ports, Wait,
+};
 use dataplane::ctl::{Client, Request};
 use dataplane::desired::{DomainName, PortConfig, PortKind, PortName};
 use dataplane::types::{CustomerIp, MacAddr, Vni};
 
 use super::failure::Failure;
 use super::output::{Out, list, milliseconds, nanoseconds, or_dash, table};
+use super::rule;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -83,6 +88,10 @@ pub(super) struct Move {
     /// The guest's addresses there; repeat, or join by commas, for more
     #[arg(long = "ip", required = true, value_name = "IP", value_delimiter = ',')]
     ips: Vec<CustomerIp>,
+    /// A file with the port's rules there, which replace those that it has, in the same step: a JSON array of rules as `export`
+    /// shows them; `-` for standard input [default: the rules stay]
+    #[arg(long, value_name = "FILE")]
+    rules: Option<PathBuf>,
     /// Leave the link up: the guest follows when it renews its lease
     #[arg(long, conflicts_with = "hold_ms")]
     no_bounce: bool,
@@ -121,7 +130,7 @@ impl Verb {
             }
             Self::Move(order) => {
                 let network = order.network;
-                let moved: Moved = client.call(&order.request())?;
+                let moved: Moved = client.call(&order.request()?)?;
                 out.value(&moved, |moved| tell_move(moved, network))
             }
             Self::Remove { name } => {
@@ -145,13 +154,23 @@ impl Verb {
 impl Add {
     fn port(self) -> PortConfig {
         let Self { name, network, mac, ips, kind: Kind::Tap, netns, queues, hostname } = self;
-        PortConfig { name, network, mac, ips, kind: PortKind::Tap, netns, queues, hostname }
+        PortConfig {
+            name,
+            network,
+            mac,
+            ips,
+            kind: PortKind::Tap,
+            netns,
+            queues,
+            hostname,
+            rules: Vec::new(),
+        }
     }
 }
 
 impl Move {
-    fn request(self) -> Request {
-        let Self { name: port, network, ips, no_bounce, hold_ms, wait, timeout_seconds } = self;
+    fn request(self) -> Result<Request, Failure> {
+        let Self { name: port, network, ips, rules, no_bounce, hold_ms, wait, timeout_seconds } = self;
         let bounce = match (no_bounce, hold_ms) {
             (true, _) => BounceOrder::No,
             (false, Some(hold)) => BounceOrder::HoldMs(hold),
@@ -162,7 +181,8 @@ impl Move {
             Event::Traffic => Wait::Traffic,
         });
         let timeout_ms = timeout_seconds.saturating_mul(1000);
-        Request::PortMove { port, network, ips, bounce, wait, timeout_ms }
+        let rules = rules.as_ref().map(rule::read_list).transpose()?;
+        Ok(Request::PortMove { port, network, ips, rules, bounce, wait, timeout_ms })
     }
 }
 
@@ -217,6 +237,7 @@ fn show_one(port: &PortDetail) -> String {
         ("hostname", or_dash(config.hostname.as_ref())),
         ("link", link(port.summary.link).into()),
         ("generation", port.summary.generation.to_string()),
+        ("rules", config.rules.len().to_string()),
     ];
     if let Some(change) = &port.last_change {
         rows.push(("last change", format!("generation {} at {}", change.generation, change.at)));
@@ -224,6 +245,9 @@ fn show_one(port: &PortDetail) -> String {
         rows.push(("  settled in", nanoseconds(change.settled_ns)));
         rows.push(("  new lease after", milliseconds(change.followed.lease_ms)));
         rows.push(("  first packet after", milliseconds(change.followed.first_packet_ms)));
+    }
+    if let Some(ConnectionCount { established, half_open, over }) = port.connections {
+        rows.push(("connections", format!("{established} established, {half_open} half open, {over} over")));
     }
     rows.push((
         "received",

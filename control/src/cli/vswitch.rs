@@ -9,7 +9,7 @@ use dataplane::switch::DEFAULT_SOCKET;
 
 use super::failure::Failure;
 use super::output::Out;
-use super::{directory, document, network, port, route, run, traffic};
+use super::{directory, document, network, port, route, rule, run, traffic};
 
 /// `shunt vswitch …`.
 #[derive(Debug, clap::Args)]
@@ -42,6 +42,9 @@ enum Verb {
     /// Routes beyond the networks' own prefixes
     #[command(subcommand)]
     Route(route::Verb),
+    /// Which of a port's packets may pass: stateful rules
+    #[command(subcommand)]
+    Rule(rule::Verb),
     /// Where the guests of other hosts are
     #[command(subcommand)]
     Directory(directory::Verb),
@@ -68,6 +71,7 @@ impl Args {
             Verb::Network(verb) => verb.run(connect, out),
             Verb::Port(verb) => verb.run(&mut connect()?, out),
             Verb::Route(verb) => verb.run(&mut connect()?, out),
+            Verb::Rule(verb) => verb.run(&mut connect()?, out),
             Verb::Directory(verb) => verb.run(connect, out),
             Verb::Stats => traffic::stats(&mut connect()?, out),
             Verb::Drops => traffic::drops(&mut connect()?, out),

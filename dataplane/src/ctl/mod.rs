@@ -6,6 +6,7 @@
 pub mod client;
 pub mod metrics;
 pub mod protocol;
+mod rules;
 pub mod server;
 mod session;
 mod timestamp;

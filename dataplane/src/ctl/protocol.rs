@@ -8,7 +8,9 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::desired::{HostConfig, NetworkConfig, NextHop, PortConfig, PortName, RouteConfig};
+use crate::desired::{
+    HostConfig, NetworkConfig, NextHop, PortConfig, PortName, RouteConfig, RuleConfig, RuleId,
+};
 use crate::switch::{Mapping, StartError, StateError, SwitchError};
 use crate::types::{CustomerIp, Generation, Vni};
 
@@ -55,6 +57,9 @@ pub enum Request {
         network: Vni,
         /// Its addresses there.
         ips: Vec<CustomerIp>,
+        /// Its rules there; absent: those that it has.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rules: Option<Vec<RuleConfig>>,
         /// What the link does.
         #[serde(default)]
         bounce: BounceOrder,
@@ -96,6 +101,26 @@ pub enum Request {
         /// The network.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         network: Option<Vni>,
+    },
+    /// Add a rule to a port. Answer: [`Changed`], with the rule's id.
+    RuleAdd {
+        /// The port.
+        port: PortName,
+        /// The rule; without an id the next free one is taken.
+        rule: RuleConfig,
+    },
+    /// Remove a rule of a port. Answer: [`Changed`].
+    RuleRemove {
+        /// The port.
+        port: PortName,
+        /// The rule.
+        rule: RuleId,
+    },
+    /// The rules of one port or of all. Answer: [`Rules`].
+    RuleList {
+        /// The port.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<PortName>,
     },
     /// Add or replace directory entries, all of them or none. Answer: [`Counted`].
     DirectorySet {
@@ -227,6 +252,9 @@ pub struct Changed {
     /// The network that was asked about, if one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Vni>,
+    /// The rule that was asked about, if one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RuleId>,
     /// The document's, now.
     pub generation: Generation,
     /// Change received → new snapshot stored, in nanoseconds.
@@ -323,6 +351,8 @@ pub struct PortDetail {
     pub summary: PortSummary,
     /// Its last change since the switch started.
     pub last_change: Option<ChangeDetail>,
+    /// What its rules are following; null without rules.
+    pub connections: Option<ConnectionCount>,
     /// Its traffic.
     pub counters: Traffic,
     /// What was dropped on it, by reason.
@@ -361,6 +391,37 @@ pub struct RouteDetail {
     pub prefix: IpNet,
     /// How.
     pub via: NextHop,
+}
+
+/// Rules of ports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// Port by port, in the order in which they are judged.
+    pub rules: Vec<RuleDetail>,
+}
+
+/// One rule, and how often it has decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleDetail {
+    /// Its port.
+    pub port: PortName,
+    /// As desired.
+    #[serde(flatten)]
+    pub config: RuleConfig,
+    /// How often it was the first that matched: once for each connection that it let begin, once for each packet that it
+    /// denied.
+    pub hits: u64,
+}
+
+/// How many connections a port's rules are following.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionCount {
+    /// Both sides have spoken.
+    pub established: usize,
+    /// One has.
+    pub half_open: usize,
+    /// Closed, and not yet forgotten.
+    pub over: usize,
 }
 
 /// A page of the directory.

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::protocol::{
-    BounceOrder, ChangeDetail, Changed, Counted, DropCount, Drops, Entries, Followed, LARGEST_PAGE, Link,
-    Moved, NetworkDetail, Networks, PortDetail, PortSummary, PortTraffic, Ports, Refusal, Request, Response,
-    RouteDetail, Routes, Stats, Traffic, Wait,
+    BounceOrder, ChangeDetail, Changed, ConnectionCount, Counted, DropCount, Drops, Entries, Followed,
+    LARGEST_PAGE, Link, Moved, NetworkDetail, Networks, PortDetail, PortSummary, PortTraffic, Ports, Refusal,
+    Request, Response, RouteDetail, Routes, Stats, Traffic, Wait,
 };
 use super::timestamp::rfc3339;
+use crate::conntrack::Count;
 use crate::desired::{HostConfig, NetworkConfig, PortName};
 use crate::stats::Totals;
-use crate::switch::{Bounce, Change, LastChange, Mapping, PortStatus, Switch, SwitchError};
+use crate::switch::{Bounce, Change, LastChange, Mapping, Place, PortStatus, Switch, SwitchError};
 use crate::types::{Generation, Vni};
 
 /// A guest that has not noticed after a minute will not notice.
@@ -43,7 +44,7 @@ pub(super) struct Follow {
     pub(super) timeout_ms: u64,
 }
 
-type Reply = Result<String, Refusal>;
+pub(super) type Reply = Result<String, Refusal>;
 
 impl Session {
     pub(super) const fn new(switch: Arc<Switch>) -> Self {
@@ -72,13 +73,13 @@ impl Session {
                             .into(),
                 })
             }
-            Request::PortMove { port, network, ips, bounce, wait, timeout_ms } => {
+            Request::PortMove { port, network, ips, rules, bounce, wait, timeout_ms } => {
                 let bounce = match bounce {
                     BounceOrder::Adaptive => Bounce::Adaptive,
                     BounceOrder::No => Bounce::No,
                     BounceOrder::HoldMs(hold) => Bounce::Hold(std::time::Duration::from_millis(hold)),
                 };
-                match (self.switch.move_port(&port, network, ips, bounce), wait) {
+                match (self.switch.move_port(&port, Place { network, ips, rules }, bounce), wait) {
                     (Ok(change), None) => ok(&moved(port, change)),
                     (Ok(change), Some(wait)) => {
                         return Answer::Later(Follow { moved: moved(port, change), wait, timeout_ms });
@@ -155,6 +156,9 @@ impl Session {
                 changed(None, Some(network), change)
             }
             Request::RouteList { network } => self.routes(network),
+            Request::RuleAdd { port, rule } => self.add_rule(port, rule),
+            Request::RuleRemove { port, rule } => self.remove_rule(port, rule),
+            Request::RuleList { port } => self.rules(port.as_ref()),
             other => self.reply_counters_and_directory(other),
         }
     }
@@ -320,7 +324,7 @@ impl Follow {
     }
 }
 
-fn ok(value: &impl Serialize) -> Reply {
+pub(super) fn ok(value: &impl Serialize) -> Reply {
     serde_json::to_string(&Response::Ok(value)).map_err(|error| Refusal {
         what: format!("the answer cannot be written as JSON: {error}"),
         place: "answer".into(),
@@ -335,7 +339,7 @@ pub(super) fn refused(refusal: Refusal) -> String {
 
 fn changed(port: Option<PortName>, network: Option<Vni>, change: Result<Change, SwitchError>) -> Reply {
     let Change { generation, swap_ns, settled_ns } = change.map_err(|error| Refusal::from(&error))?;
-    ok(&Changed { port, network, generation, swap_ns, settled_ns })
+    ok(&Changed { port, network, rule: None, generation, swap_ns, settled_ns })
 }
 
 const fn moved(port: PortName, change: Change) -> Moved {
@@ -343,7 +347,7 @@ const fn moved(port: PortName, change: Change) -> Moved {
     Moved { port, generation, swap_ns, settled_ns, followed: None }
 }
 
-fn remove<T>(list: &mut Vec<T>, is: impl Fn(&T) -> bool) -> Option<()> {
+pub(super) fn remove<T>(list: &mut Vec<T>, is: impl Fn(&T) -> bool) -> Option<()> {
     let index = list.iter().position(is)?;
     list.remove(index);
     Some(())
@@ -378,6 +382,11 @@ fn detail(status: &PortStatus) -> PortDetail {
             swap_ns: change.swap_ns,
             settled_ns: change.settled_ns,
             followed: followed(change),
+        }),
+        connections: status.connections.map(|Count { established, half_open, over }| ConnectionCount {
+            established,
+            half_open,
+            over,
         }),
         counters: traffic(&status.totals),
         drops: status.totals.drops.iter().map(|&(reason, packets)| (reason.name().into(), packets)).collect(),

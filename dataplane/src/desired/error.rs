@@ -3,7 +3,7 @@
 
 use ipnet::IpNet;
 
-use super::{DomainName, PortName};
+use super::{DomainName, PortName, RuleError, RuleId};
 use crate::types::{CustomerIp, Generation, MacAddr, TypeError, Vni};
 
 /// Why a [`super::HostConfig`] is refused.
@@ -207,6 +207,16 @@ pub enum ConfigError {
         /// The port.
         port: PortName,
     },
+    /// A rule.
+    #[error("{source}")]
+    Rule {
+        /// The port.
+        port: PortName,
+        /// The rule.
+        rule: RuleId,
+        /// What is wrong with it.
+        source: RuleError,
+    },
 }
 
 impl ConfigError {
@@ -241,6 +251,7 @@ impl ConfigError {
             }
             Self::Namespace { port, .. } => format!("port {port}, netns"),
             Self::Hostname { port, .. } => format!("port {port}, hostname"),
+            Self::Rule { port, rule, .. } => format!("port {port}, rule {rule}"),
         }
     }
 
@@ -281,6 +292,7 @@ impl ConfigError {
             Self::IpOutside { .. } => "choose a host address inside one of the network's prefixes".into(),
             Self::Namespace { .. } => "name it as `ip netns` does".into(),
             Self::Hostname { .. } => "choose a shorter one".into(),
+            Self::Rule { source, .. } => source.remedy(),
             Self::GenerationOutOfRange(_) => "count from the generation that `export` shows".into(),
             Self::MtuTooSmallForIpv6 { .. } => {
                 "raise it, raise `underlay.mtu`, or leave the IPv6 prefix out".into()

@@ -6,6 +6,7 @@
 
 mod error;
 mod names;
+mod rule;
 mod validate;
 
 use std::fmt;
@@ -18,6 +19,10 @@ use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
 pub use names::{DomainName, PortName};
+pub use rule::{
+    Action, DEFAULT_PRIORITY, Direction, PortRange, RuleConfig, RuleError, RuleId, RuleProtocol,
+    RuleTextError,
+};
 
 use crate::types::{CustomerIp, Generation, MacAddr, Mtu, PhysicalIp, TypeError, Vni};
 
@@ -205,6 +210,9 @@ pub struct PortConfig {
     /// The machine name handed out by DHCP (option 12).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<DomainName>,
+    /// Which of its packets may pass; without rules all may.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<RuleConfig>,
 }
 
 const fn one_queue() -> u16 {

@@ -1,11 +1,11 @@
 //! What a document must fulfil before the packet path can be built from it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{ConfigError, HostConfig, NetworkConfig, NextHop, PortConfig, Subnet, UnderlayConfig};
+use super::{ConfigError, HostConfig, NetworkConfig, NextHop, PortConfig, RuleError, Subnet, UnderlayConfig};
 use crate::types::{CustomerIp, Generation, MacAddr, Mtu, Vni};
 
 /// Below this a client would spend its life renewing.
@@ -19,6 +19,8 @@ const MOST_DNS: usize = 8;
 const MOST_ROUTES: usize = 65_536;
 const MOST_IPS: usize = 64;
 const MOST_QUEUES: usize = 16;
+/// A set of rules is looked up by bit sets of this many bits.
+const MOST_RULES: usize = 1024;
 /// Counters and devices are arrays indexed by port.
 const MOST_PORTS: usize = 65_536;
 const MOST_NETWORKS: usize = 65_536;
@@ -194,8 +196,19 @@ impl PortConfig {
             Some(hostname) if hostname.as_str().len() > 64 => {
                 Err(ConfigError::Hostname { hostname: hostname.clone(), port: self.name.clone() })
             }
-            _ => Ok(()),
+            _ => self.validate_rules(),
         }
+    }
+
+    fn validate_rules(&self) -> Result<(), ConfigError> {
+        at_most("rules", self.rules.len(), MOST_RULES, || format!("port {}", self.name))?;
+        let mut ids = HashSet::with_capacity(self.rules.len());
+        for rule in &self.rules {
+            let is_new = ids.insert(rule.id);
+            let judged = if is_new { rule.validate() } else { Err(RuleError::Duplicate(rule.id)) };
+            judged.map_err(|source| ConfigError::Rule { port: self.name.clone(), rule: rule.id, source })?;
+        }
+        Ok(())
     }
 }
 

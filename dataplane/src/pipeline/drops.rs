@@ -96,6 +96,11 @@ drop_reasons! {
     TtlExceeded, "ttl_exceeded", "The packet's time to live ended at the virtual router, and its sender could not be told.";
     HairpinToSender, "hairpin_to_sender", "The packet is for the port that sent it.";
     TooBig, "too_big", "The packet is larger than the path, and its sender could not be told.";
+    // what the rules say
+    RuleDeniedOut, "rule_denied_out", "A rule of the sending port denies the packet.";
+    RuleDeniedIn, "rule_denied_in", "A rule of the receiving port denies the packet.";
+    ConnectionsFull, "connections_full", "The port has no room for another connection: all that it could displace are established.";
+    FragmentUnmatched, "fragment_unmatched", "A later fragment of a datagram whose first fragment has not passed the port's rules.";
     // the change of a network
     Moved, "moved", "The frame was waiting when its port moved to another network.";
     StaleReply, "stale_reply", "The answer was made before its port moved to another network.";

@@ -15,9 +15,9 @@ use arrayvec::ArrayVec;
 use super::drops::DropReason;
 use super::rewrite::{self, Manner};
 use super::route::{self, Way};
-use super::rules::{self, Direction};
 use super::verdict::{Tunnel, Verdict};
-use super::{BATCH, Context, Verdicts, claims, count, destination, encap, refusal};
+use super::{BATCH, Context, Verdicts, claims, count, destination, encap, refusal, rules};
+use crate::desired::Direction;
 use crate::directory::Hash;
 use crate::packet::Packet;
 use crate::tables::{METADATA, Port, Vnet, WIRESERVER};
@@ -136,8 +136,9 @@ impl<'a> Sender<'a> {
         if let Some(verdict) = self.trap_of_own_source(packet, headers, target) {
             return Err(verdict);
         }
-        rules::judge(self.context, self.port, Direction::Out, headers)?;
+        // First: what goes nowhere begins no connection.
         destination::check(headers)?;
+        rules::judge(self.context, self.port, Direction::Out, packet.frame(), headers)?;
         let manner = Manner::of(headers);
         if manner.is_routed() && headers.hop_limit <= 1 {
             return Err(trap::icmp::time_exceeded(self.vnet, packet, headers));
@@ -244,7 +245,7 @@ impl<'a> Sender<'a> {
         if claims::largest_ip_bytes(packet.offload, headers) > usize::from(vnet.mtu.bytes()) {
             return trap::icmp::too_big(self.vnet, packet, headers, vnet.mtu.bytes());
         }
-        let passed = rules::judge(self.context, receiver, Direction::In, headers)
+        let passed = rules::judge(self.context, receiver, Direction::In, packet.frame(), headers)
             .and_then(|()| rewrite::forward(packet.frame_mut(), manner, self.port.mac, receiver.mac));
         match passed {
             Ok(()) => Verdict::Deliver(receiver.id),

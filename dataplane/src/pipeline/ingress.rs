@@ -9,9 +9,11 @@
 
 use super::drops::DropReason;
 use super::egress::{is_dhcp_server, refuse_source_route};
-use super::rules::{self, Direction};
 use super::verdict::Verdict;
-use super::{BATCH, Context, Verdicts, claims, count, destination, ecn, encap, refusal, rewrite, route};
+use super::{
+    BATCH, Context, Verdicts, claims, count, destination, ecn, encap, refusal, rewrite, route, rules,
+};
+use crate::desired::Direction;
 use crate::packet::{Checksum, Packet};
 use crate::tables::{Port, Vnet};
 use crate::trap;
@@ -109,7 +111,7 @@ impl<'a> Arrival<'a, '_> {
         if !claims::check(packet, headers) {
             return Err(DropReason::OffloadInvalid);
         }
-        rules::judge(self.context, port, Direction::In, headers)?;
+        rules::judge(self.context, port, Direction::In, packet.frame(), headers)?;
         if packet.offload.checksum == Checksum::Complete {
             packet.offload.checksum = claims::recognise(packet.frame(), headers);
         }

@@ -1,31 +1,249 @@
 //! The rules' stage: may this packet of this port pass?
 //!
-//! There are no rules yet, so everything passes. The stage already stands at every place where a packet enters or
-//! leaves a port, with what stateful rules need: the port (whose rules and connections they are), the direction, all
-//! headers (addresses, ports, TCP flags, fragment state) and the time, and it may refuse by name. A packet between two
-//! ports of one host is judged twice: as the sender's outgoing and as the receiver's incoming one.
+//! It stands at every place where a packet enters or leaves a port. A packet between two ports of one host is judged
+//! twice: as the sender's outgoing and as the receiver's incoming one. A port without rules costs one look.
+//!
+//! | the packet | passes |
+//! |---|---|
+//! | belongs to a connection that these rules have admitted | yes |
+//! | belongs to one that earlier rules have admitted | if these would admit it too, in the direction in which it began |
+//! | begins a connection | if the rules allow it; a TCP segment from the middle of one begins it as well |
+//! | is an ICMP error about a packet of a known connection | yes |
+//! | is another ICMP message | if the rules allow it |
+//! | is a later fragment | if its datagram's first fragment has passed |
+//!
+//! What the switch itself answers (DHCP, ARP, neighbour discovery, the gateway's echo) is not asked for here.
 
 use super::Context;
 use super::drops::DropReason;
-use crate::tables::Port;
-use crate::wire::flow::Headers;
-
-/// Seen from the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Direction {
-    /// From the guest.
-    Out,
-    /// To the guest.
-    In,
-}
+use crate::conntrack::{Connections, Ends, Key, Known, Segment, State};
+use crate::desired::{Action, Direction};
+use crate::tables::{Guard, Port, Subject};
+use crate::wire::flow::{Fragment, Headers, Network, Transport};
+use crate::wire::quote::Quote;
+use crate::wire::{Protocol, ethernet, icmpv4, ipv6};
 
 /// Lets a packet pass, or says why not.
-#[expect(clippy::unnecessary_wraps, reason = "the signature that rules need")]
-pub(super) const fn judge(
-    _context: &Context<'_>,
-    _port: &Port,
-    _direction: Direction,
-    _headers: &Headers,
+#[inline]
+pub(super) fn judge(
+    context: &Context<'_>,
+    port: &Port,
+    direction: Direction,
+    frame: &[u8],
+    headers: &Headers,
 ) -> Result<(), DropReason> {
-    Ok(())
+    match &port.guard {
+        None => Ok(()),
+        Some(guard) => Case { context, guard, direction, frame, headers }.judge(),
+    }
+}
+
+/// A packet before a port's rules.
+struct Case<'a> {
+    context: &'a Context<'a>,
+    guard: &'a Guard,
+    direction: Direction,
+    frame: &'a [u8],
+    headers: &'a Headers,
+}
+
+/// What a packet is to the connections.
+enum Sort {
+    /// It belongs to one, or begins one.
+    Flow(Key, Segment),
+    /// It speaks of one.
+    ErrorAbout(Option<Key>),
+    /// It is a message of its own.
+    Single,
+}
+
+impl Case<'_> {
+    fn judge(&self) -> Result<(), DropReason> {
+        let Some((source, destination)) = self.headers.addresses() else { return Ok(()) };
+        let ends = Ends::of(self.direction, source, destination);
+        if self.headers.fragment == Fragment::Later {
+            return self.judge_later_fragment(ends);
+        }
+        match self.sort(ends) {
+            Sort::Flow(key, segment) => self.judge_flow(ends, &key, segment)?,
+            Sort::ErrorAbout(Some(key)) if self.connections().knows(&key, self.context.now) => {}
+            Sort::ErrorAbout(_) | Sort::Single => self.ask(self.direction, ends)?,
+        }
+        if self.headers.fragment == Fragment::First { self.expect_pieces(ends) } else { Ok(()) }
+    }
+
+    fn judge_flow(&self, ends: Ends, key: &Key, segment: Segment) -> Result<(), DropReason> {
+        let connections = self.connections();
+        let (epoch, now) = (self.guard.rules.epoch, self.context.now);
+        if let Some(known) = connections.find(key, now) {
+            if known.epoch() != epoch {
+                self.judge_again(ends, &known)?;
+            }
+            if connections.follow(&known, self.direction, segment, now) {
+                return Ok(());
+            }
+        }
+        self.ask(self.direction, ends)?;
+        match State::first(segment) {
+            Some(state) => connections
+                .admit(key, self.direction, state, epoch, now)
+                .map_err(|_| DropReason::ConnectionsFull),
+            None => Ok(()),
+        }
+    }
+
+    /// The rules have changed since the connection was admitted: would it be today?
+    ///
+    /// One that would not is kept, as it was, for as long as either side goes on: forgotten, it could be begun anew by the side
+    /// that the rules would let begin.
+    #[cold]
+    fn judge_again(&self, ends: Ends, known: &Known) -> Result<(), DropReason> {
+        if self.ask(known.origin(), ends).is_ok() {
+            self.connections().confirm(known, self.guard.rules.epoch);
+            return Ok(());
+        }
+        self.connections().hold(known, self.context.now);
+        // What is dropped now is this packet, whichever way the connection began.
+        Err(denied(self.direction))
+    }
+
+    #[cold]
+    fn judge_later_fragment(&self, ends: Ends) -> Result<(), DropReason> {
+        let known = self.identification().is_some_and(|identification| {
+            let key = Key::pieces(self.direction, self.headers.protocol, ends, identification);
+            self.connections().knows(&key, self.context.now)
+        });
+        if known { Ok(()) } else { Err(DropReason::FragmentUnmatched) }
+    }
+
+    /// The first fragment has passed, so the others may.
+    #[cold]
+    fn expect_pieces(&self, ends: Ends) -> Result<(), DropReason> {
+        let Some(identification) = self.identification() else { return Ok(()) };
+        let key = Key::pieces(self.direction, self.headers.protocol, ends, identification);
+        self.connections()
+            .admit(&key, self.direction, State::Pieces, self.guard.rules.epoch, self.context.now)
+            .map_err(|_| DropReason::ConnectionsFull)
+    }
+
+    /// Asks the rules about a connection with these ends that begins in `direction`.
+    fn ask(&self, direction: Direction, ends: Ends) -> Result<(), DropReason> {
+        let selector = match (self.headers.transport, direction == self.direction) {
+            (Transport::Tcp { destination, .. } | Transport::Udp { destination, .. }, true) => destination,
+            (Transport::Tcp { source, .. } | Transport::Udp { source, .. }, false) => source,
+            (Transport::Icmp { kind, .. }, true) => kind.into(),
+            // Of an answer that is here, the query that was the connection's first packet.
+            (Transport::Icmp { kind, .. }, false) => {
+                query(self.headers.protocol, kind).unwrap_or(kind).into()
+            }
+            (Transport::Other, _) => 0,
+        };
+        let subject = Subject { protocol: self.headers.protocol, remote: ends.remote, selector };
+        match self.guard.rules.judge(direction, &subject, self.context.worker) {
+            Action::Allow => Ok(()),
+            Action::Deny => Err(denied(direction)),
+        }
+    }
+
+    fn sort(&self, ends: Ends) -> Sort {
+        let protocol = self.headers.protocol;
+        let by_direction = |source, destination| match self.direction {
+            Direction::Out => (source, destination),
+            Direction::In => (destination, source),
+        };
+        match self.headers.transport {
+            Transport::Tcp { source, destination, flags } => {
+                Sort::Flow(Key::flow(protocol, ends, by_direction(source, destination)), Segment::Tcp(flags))
+            }
+            Transport::Udp { source, destination } => {
+                Sort::Flow(Key::flow(protocol, ends, by_direction(source, destination)), Segment::Datagram)
+            }
+            Transport::Other => Sort::Flow(Key::flow(protocol, ends, (0, 0)), Segment::Datagram),
+            Transport::Icmp { kind, .. } => match query(protocol, kind) {
+                Some(query) => Sort::Flow(
+                    Key::flow(protocol, ends, (self.icmp_identifier(), query.into())),
+                    Segment::Datagram,
+                ),
+                None if is_error(protocol, kind) => Sort::ErrorAbout(self.quoted(ends)),
+                None => Sort::Single,
+            },
+        }
+    }
+
+    /// The connection that an ICMP error speaks of: one of this port, and of the error's own receiver.
+    #[cold]
+    fn quoted(&self, ends: Ends) -> Option<Key> {
+        let quote = Quote::parse(self.frame.get(self.headers.payload_offset()..)?)?;
+        // The quoted packet went the other way.
+        let quoted = Ends::of(self.direction.reverse(), quote.source, quote.destination);
+        let told = match self.direction {
+            Direction::In => quoted.local == ends.local,
+            Direction::Out => quoted.remote == ends.remote,
+        };
+        let ports = match quote.protocol {
+            Protocol::TCP | Protocol::UDP => match (self.direction, quote.ports()) {
+                (Direction::In, ports) => ports,
+                (Direction::Out, (source, destination)) => (destination, source),
+            },
+            Protocol::ICMPV4 | Protocol::ICMPV6 => {
+                let [kind, _, _, _, i0, i1, ..] = quote.transport;
+                (u16::from_be_bytes([i0, i1]), query(quote.protocol, kind)?.into())
+            }
+            _ => (0, 0),
+        };
+        told.then(|| Key::flow(quote.protocol, quoted, ports))
+    }
+
+    fn icmp_identifier(&self) -> u16 {
+        let header = self.frame.get(self.headers.transport_offset()..).and_then(|bytes| bytes.first_chunk());
+        header.map_or(0, |&[_, _, _, _, i0, i1]| u16::from_be_bytes([i0, i1]))
+    }
+
+    /// What the fragments of a datagram have in common.
+    fn identification(&self) -> Option<u32> {
+        let packet = self.frame.get(ethernet::HEADER_BYTES..)?;
+        match self.headers.network {
+            Network::V4 { .. } => {
+                let &[_, _, _, _, i0, i1] = packet.first_chunk()?;
+                Some(u16::from_be_bytes([i0, i1]).into())
+            }
+            Network::V6 { .. } => {
+                let first = Protocol(*packet.get(6)?);
+                ipv6::walk(packet, first).ok()?.fragment.map(|fragment| fragment.identification)
+            }
+            Network::Other => None,
+        }
+    }
+
+    fn connections(&self) -> &Connections {
+        &self.guard.connections
+    }
+}
+
+const fn denied(direction: Direction) -> DropReason {
+    match direction {
+        Direction::Out => DropReason::RuleDeniedOut,
+        Direction::In => DropReason::RuleDeniedIn,
+    }
+}
+
+/// The query that a message is, or is the answer to: echo and the old timestamp, information and mask requests.
+const fn query(protocol: Protocol, kind: u8) -> Option<u8> {
+    match (protocol, kind) {
+        (Protocol::ICMPV4, icmpv4::ECHO_REQUEST | icmpv4::ECHO_REPLY) => Some(icmpv4::ECHO_REQUEST),
+        (Protocol::ICMPV4, 13 | 14) => Some(13),
+        (Protocol::ICMPV4, 15 | 16) => Some(15),
+        (Protocol::ICMPV4, 17 | 18) => Some(17),
+        (Protocol::ICMPV6, 128 | 129) => Some(128),
+        _ => None,
+    }
+}
+
+/// Messages that quote a packet.
+const fn is_error(protocol: Protocol, kind: u8) -> bool {
+    match protocol {
+        Protocol::ICMPV4 => matches!(kind, 3 | 4 | 11 | 12),
+        Protocol::ICMPV6 => matches!(kind, 1..=4),
+        _ => false,
+    }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::bounce::Bounce;
 use super::{Desired, Switch, SwitchError, lock};
-use crate::desired::{ConfigError, HostConfig, PortConfig, PortName};
+use crate::desired::{ConfigError, HostConfig, PortConfig, PortName, RuleConfig};
 use crate::port::Device;
 use crate::port::open::{OpenError, TapSpec};
 use crate::port::tap::Tap;
@@ -26,6 +26,17 @@ pub struct Change {
     pub swap_ns: u64,
     /// From the change's arrival to every worker being past the old snapshot.
     pub settled_ns: u64,
+}
+
+/// Where a port moves to, all of it in one step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The network.
+    pub network: Vni,
+    /// The guest's addresses there.
+    pub ips: Vec<CustomerIp>,
+    /// The port's rules there; `None`: those that it has.
+    pub rules: Option<Vec<RuleConfig>>,
 }
 
 /// A change of one port, to be told by `port show`.
@@ -88,13 +99,7 @@ impl Switch {
     ///
     /// # Errors
     /// [`SwitchError::NoSuchPort`], and what a change may meet.
-    pub fn move_port(
-        &self,
-        name: &PortName,
-        network: Vni,
-        ips: Vec<CustomerIp>,
-        bounce: Bounce,
-    ) -> Result<Change, SwitchError> {
+    pub fn move_port(&self, name: &PortName, to: Place, bounce: Bounce) -> Result<Change, SwitchError> {
         let received = self.clock.now();
         let mut desired = lock(&self.desired);
         let mut document = desired.document.as_ref().clone();
@@ -105,8 +110,11 @@ impl Switch {
             .find(|port| port.name == *name)
             .ok_or_else(|| SwitchError::NoSuchPort(name.clone()))?;
         let moved: &mut PortConfig = Arc::make_mut(port);
-        moved.network = network;
-        moved.ips = ips;
+        moved.network = to.network;
+        moved.ips = to.ips;
+        if let Some(rules) = to.rules {
+            moved.rules = rules;
+        }
         self.change(&mut desired, document, Some((name, bounce)), received)
     }
 

@@ -1,7 +1,7 @@
 //! What can go wrong with a change: what, where, and what to do.
 
 use super::state::StateError;
-use crate::desired::{ConfigError, PortName};
+use crate::desired::{ConfigError, PortName, RuleId};
 use crate::port::open::OpenError;
 use crate::types::{Generation, Vni};
 
@@ -44,6 +44,14 @@ pub enum SwitchError {
         /// Their names.
         ports: Vec<String>,
     },
+    /// A rule that does not exist.
+    #[error("port {port} has no rule {rule}")]
+    NoSuchRule {
+        /// The port.
+        port: PortName,
+        /// The rule.
+        rule: RuleId,
+    },
     /// A route that does not exist.
     #[error("network {network} has no route to {prefix}")]
     NoSuchRoute {
@@ -80,6 +88,7 @@ impl SwitchError {
             }
             Self::DeviceFixed { port, field } => format!("port {port}, {field}"),
             Self::NoSuchNetwork(network) | Self::NetworkInUse { network, .. } => format!("network {network}"),
+            Self::NoSuchRule { port, rule } => format!("port {port}, rule {rule}"),
             Self::NoSuchRoute { network, prefix } => format!("network {network}, route {prefix}"),
             Self::Directory(_) => "directory".into(),
             Self::NotSettled(_) => "workers".into(),
@@ -99,6 +108,9 @@ impl SwitchError {
                 format!("add it first: `shunt vswitch network add {network} --prefix …`")
             }
             Self::NetworkInUse { .. } => "move or remove these ports first".into(),
+            Self::NoSuchRule { port, .. } => {
+                format!("`shunt vswitch rule list --port {port}` shows its rules")
+            }
             Self::NoSuchRoute { .. } => "`shunt vswitch route list` shows the routes".into(),
             Self::DeviceFixed { .. } => "remove the port and add it again".into(),
             Self::Directory(error) => error.remedy(),

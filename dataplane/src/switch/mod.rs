@@ -16,13 +16,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use bounce::{Bounce, LONG_HOLD, QUIET, SHORT_HOLD, hold_for};
-pub use change::Change;
+pub use change::{Change, Place};
 pub use config::*;
 pub use error::SwitchError;
 
 pub use start::StartError;
 pub use state::*;
-pub use status::{LastChange, PortStatus};
+pub use status::{LastChange, PortStatus, RuleStatus};
 
 use self::bounce::Bouncer;
 use crate::clock::Clock;

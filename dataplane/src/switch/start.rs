@@ -84,11 +84,12 @@ impl Switch {
         };
         udp::probe(opener.as_ref(), &underlay)?;
         let workers = usize::from(config.workers.count);
-        let tables = Tables::empty(Arc::new(config.underlay.clone()), workers).succeed(&document, workers)?;
-
-        // Guests choose what is looked up: the seed is the process's own secret.
-        let (directory, directory_readers) =
-            DirectoryWriter::new(RandomState::new().hash_one("directory"), workers);
+        // Guests choose what is looked up: the seeds are the process's own secrets.
+        let secrets = RandomState::new();
+        let underlay_config = Arc::new(config.underlay.clone());
+        let tables = Tables::empty(underlay_config, workers, secrets.hash_one("tables"));
+        let tables = tables.succeed(&document, workers)?;
+        let (directory, directory_readers) = DirectoryWriter::new(secrets.hash_one("directory"), workers);
         tracing::info!("{}", directory.engine().sentence());
         let mut entries = Vec::new();
         state.each_mapping(|mapping| entries.push(entry(&mapping)))?;

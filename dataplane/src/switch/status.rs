@@ -5,7 +5,8 @@ use std::time::SystemTime;
 
 use super::change::Record;
 use super::{Switch, lock};
-use crate::desired::{PortConfig, PortName};
+use crate::conntrack::Count;
+use crate::desired::{PortConfig, PortName, RuleConfig};
 use crate::stats::Totals;
 use crate::types::{Generation, Nanos};
 
@@ -20,8 +21,21 @@ pub struct PortStatus {
     pub link_up: bool,
     /// The last change of its binding since the switch started.
     pub last_change: Option<LastChange>,
+    /// How many connections its rules are following; `None` without rules.
+    pub connections: Option<Count>,
     /// Its counters.
     pub totals: Totals,
+}
+
+/// A rule as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleStatus {
+    /// Its port.
+    pub port: PortName,
+    /// As desired.
+    pub config: RuleConfig,
+    /// How often it was the first that matched.
+    pub hits: u64,
 }
 
 /// A change of a port's binding, and how far the guest has followed it.
@@ -67,8 +81,33 @@ impl Switch {
             epoch: port.epoch,
             link_up: plane.device(port.id).is_some() && !self.bouncer.is_down(name),
             last_change,
+            connections: port.guard.as_ref().map(|guard| guard.connections.count(self.clock.now())),
             totals: port.counters.sum(),
         })
+    }
+
+    /// The rules of one port or of all, in the order in which they are judged; `None` if the port does not exist.
+    #[must_use]
+    pub fn rules(&self, port: Option<&PortName>) -> Option<Vec<RuleStatus>> {
+        let plane = self.publisher.current();
+        if let Some(name) = port {
+            plane.tables.port_named(name)?;
+        }
+        let wanted = plane.tables.ports().filter(|known| port.is_none_or(|name| known.config.name == *name));
+        let rules = wanted.flat_map(|port| {
+            let mut rules = port.config.rules.clone();
+            rules.sort_by_key(|rule| (rule.direction, rule.priority, rule.id));
+            rules.into_iter().map(|config| RuleStatus {
+                port: port.config.name.clone(),
+                config,
+                hits: port
+                    .guard
+                    .as_ref()
+                    .and_then(|guard| guard.rules.hits(&config))
+                    .map_or(0, |hits| hits.sum()),
+            })
+        });
+        Some(rules.collect())
     }
 
     /// The counters of each port, and of what belongs to none.

@@ -6,17 +6,22 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use super::{Hop, Lease, Port, Progress, RouterAdvertisement, Routes, Tables, Vnet, VnetIndex};
+use super::{
+    Guard, Hop, Lease, Port, Progress, RouterAdvertisement, Routes, RuleSet, Tables, Vnet, VnetIndex,
+};
+use crate::conntrack::Connections;
 use crate::desired::{ConfigError, HostConfig, NetworkConfig, NextHop, PortConfig, UnderlayConfig};
 use crate::stats::Counters;
-use crate::types::{CustomerIp, Mtu, PortId, Vni};
+use crate::types::{CustomerIp, Generation, Mtu, PortId, Vni};
 
 impl Tables {
-    /// The tables of a switch that holds nothing yet, counting for so many workers.
+    /// The tables of a switch that holds nothing yet, counting for so many workers. `secret` is the process's own: hashes
+    /// of what guests choose are made with it.
     #[must_use]
-    pub fn empty(underlay: Arc<UnderlayConfig>, workers: usize) -> Self {
+    pub fn empty(underlay: Arc<UnderlayConfig>, workers: usize, secret: u64) -> Self {
         Self {
-            generation: crate::types::Generation::default(),
+            secret,
+            generation: Generation::default(),
             underlay,
             underlay_counters: Counters::new(workers),
             ports: Vec::new(),
@@ -37,6 +42,7 @@ impl Tables {
             generation: config.generation,
             underlay: self.underlay.clone(),
             underlay_counters: self.underlay_counters.clone(),
+            secret: self.secret,
             ports: self.ports.iter().map(|_| None).collect(),
             vnets: Vec::new(),
             by_vni,
@@ -141,9 +147,27 @@ impl Tables {
             mac: port.mac,
             epoch: bound.map_or(config.generation, |before| before.epoch),
             lease: Lease::of(port, network, self.mtu_of(network)),
+            guard: self.guard(before, bound, port, config.generation, workers),
             counters: before.map_or_else(|| Counters::new(workers), |before| before.counters.clone()),
             progress: bound.map_or_else(|| Arc::new(Progress::default()), |before| before.progress.clone()),
         })
+    }
+
+    /// Rules follow the port; connections stay while it is bound as before.
+    fn guard(
+        &self,
+        before: Option<&Arc<Port>>,
+        bound: Option<&Arc<Port>>,
+        port: &PortConfig,
+        generation: Generation,
+        workers: usize,
+    ) -> Option<Guard> {
+        let unchanged = before.is_some_and(|before| before.config.rules == port.rules);
+        let rules_before = before.and_then(|before| before.guard.as_ref()).map(|guard| &guard.rules);
+        let rules = RuleSet::succeed(rules_before, unchanged, port, generation, workers)?;
+        let kept = bound.and_then(|bound| bound.guard.as_ref()).map(|guard| guard.connections.clone());
+        let connections = kept.unwrap_or_else(|| Arc::new(Connections::new(self.secret)));
+        Some(Guard { rules, connections })
     }
 
     fn succeed_vnet(

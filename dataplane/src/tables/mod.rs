@@ -6,6 +6,7 @@
 mod build;
 mod lease;
 mod routes;
+mod rules;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,7 +17,9 @@ use foldhash::fast::FixedState;
 
 pub use lease::{Lease, METADATA, RouterAdvertisement, WIRESERVER};
 pub use routes::{Hop, Routes};
+pub use rules::{Hits, RuleSet, Subject};
 
+use crate::conntrack::Connections;
 #[cfg(doc)]
 use crate::desired::HostConfig;
 use crate::desired::{NetworkConfig, PortConfig, PortName, Subnet, UnderlayConfig};
@@ -32,6 +35,8 @@ pub struct Tables {
     pub underlay: Arc<UnderlayConfig>,
     /// What is counted for packets that belong to no port.
     pub underlay_counters: Arc<Counters>,
+    /// The process's own: hashes of what guests choose are made with it.
+    secret: u64,
     ports: Vec<Option<Arc<Port>>>,
     /// Dense; a port holds its network's index.
     vnets: Vec<Option<Arc<Vnet>>>,
@@ -148,6 +153,8 @@ pub struct Port {
     pub epoch: Generation,
     /// What DHCP tells it; absent without an IPv4 address.
     pub lease: Option<Lease>,
+    /// Which of its packets may pass, and what its rules have let begin; absent without rules.
+    pub guard: Option<Guard>,
     /// Kept over changes.
     pub counters: Arc<Counters>,
     /// How far the guest has followed the change that began [`Port::epoch`].
@@ -160,6 +167,16 @@ impl Port {
     pub fn owns(&self, ip: CustomerIp) -> bool {
         self.config.ips.contains(&ip)
     }
+}
+
+/// A port's rules and the connections that they go by.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    /// As desired, compiled.
+    pub rules: Arc<RuleSet>,
+    /// Kept when the rules change, new when the binding does: nothing that was let begin in one network goes on in
+    /// another.
+    pub connections: Arc<Connections>,
 }
 
 /// When a guest followed a change: each time is written once, by whichever worker sees the event first.

@@ -17,6 +17,7 @@ pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
 pub mod nd;
+pub mod quote;
 pub mod tcp;
 pub mod udp;
 pub mod vxlan;

@@ -2,16 +2,20 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use dataplane::desired::Encapsulation;
+use dataplane::conntrack::{Ends, Key, State};
+use dataplane::desired::{Direction, Encapsulation};
 use dataplane::packet::{Checksum, Offload, Packet};
 use dataplane::pipeline::DropReason;
 use dataplane::types::MacAddr;
+use dataplane::wire::Protocol;
 use etherparse::ArpOperation;
+use serde_json::json;
 
 use super::frames::{
     Head, arp, mend_v4, patch_v4, ping_head, set_tos, solicit, v4, v6, who_has, with_options,
 };
 use super::moves::send_of_an_earlier_port;
+use super::rules::{fragments, set_rules};
 use super::world::*;
 
 /// What other rooms drop for: devices, the underlay's sockets, the change of snapshots.
@@ -260,10 +264,40 @@ const UNDERLAY: &[Case] = &[
     }),
 ];
 
+const RULES: &[Case] = &[
+    (DropReason::RuleDeniedOut, "a1", |world| {
+        set_rules(world, 2, A1, &json!([{"direction": "out", "action": "deny"}]));
+        from_a1(world, &good())
+    }),
+    (DropReason::RuleDeniedIn, "a1", |world| {
+        set_rules(world, 2, A1, &json!([{"direction": "in", "action": "deny"}]));
+        from_b(world, &ping_head(&B1, &A1, v4).udp((1, 2), b""))
+    }),
+    (DropReason::FragmentUnmatched, "a1", |world| {
+        set_rules(world, 2, A1, &json!([{"direction": "in", "action": "allow"}]));
+        let [_, later] = fragments(&ping_head(&B1, &A1, v4).udp((1, 2), &[0; 60]), 7);
+        from_b(world, &later)
+    }),
+    (DropReason::ConnectionsFull, "a1", |world| {
+        set_rules(world, 2, A1, &json!([{"direction": "in", "action": "allow"}]));
+        let port = world.a.port("a1");
+        let guard = port.guard.as_ref().unwrap();
+        let ends = Ends { local: v4(&A1), remote: v4(&B1) };
+        for number in 0..=u16::MAX {
+            for protocol in [Protocol::TCP, Protocol::UDP] {
+                let key = Key::flow(protocol, ends, (7, number));
+                let (state, epoch) = (State::Established, guard.rules.epoch);
+                let _ = guard.connections.admit(&key, Direction::In, state, epoch, world.a.now);
+            }
+        }
+        from_b(world, &ping_head(&B1, &A1, v4).udp((1, 2), b""))
+    }),
+];
+
 #[test]
 fn each_reason_is_reached_and_none_is_forgotten() {
     let mut reached = Vec::new();
-    for &(reason, owner, case) in [FRAMES, TRAPS, DESTINATIONS, UNDERLAY].concat().iter() {
+    for &(reason, owner, case) in [FRAMES, TRAPS, DESTINATIONS, UNDERLAY, RULES].concat().iter() {
         let outcome = case(&mut World::vxlan());
         assert_eq!(outcome.verdict, dataplane::pipeline::Verdict::Drop(reason), "{}", reason.name());
         assert_eq!(outcome.counted.as_deref(), Some(owner), "{}", reason.name());

@@ -55,6 +55,47 @@ impl Head {
         frame
     }
 
+    /// A TCP segment with these control bits: of S, A, F and R.
+    pub(crate) fn segment(&self, ports: (u16, u16), bits: &str) -> Vec<u8> {
+        let mut frame = Vec::new();
+        let mut tcp = self.ip().tcp(ports.0, ports.1, 1000, 5000);
+        for bit in bits.chars() {
+            tcp = match bit {
+                'S' => tcp.syn(),
+                'A' => tcp.ack(1),
+                'F' => tcp.fin(),
+                'R' => tcp.rst(),
+                other => panic!("no control bit {other}"),
+            };
+        }
+        tcp.write(&mut frame, b"").unwrap();
+        frame
+    }
+
+    /// An ICMP or ICMPv6 message that queries: an echo request, or its reply.
+    pub(crate) fn ping(&self, is_reply: bool, identifier: u16) -> Vec<u8> {
+        let mut frame = Vec::new();
+        let ip = self.ip();
+        match (self.to, is_reply) {
+            (IpAddr::V4(_), false) => ip.icmpv4_echo_request(identifier, 1).write(&mut frame, b"").unwrap(),
+            (IpAddr::V4(_), true) => ip.icmpv4_echo_reply(identifier, 1).write(&mut frame, b"").unwrap(),
+            (IpAddr::V6(_), false) => ip.icmpv6_echo_request(identifier, 1).write(&mut frame, b"").unwrap(),
+            (IpAddr::V6(_), true) => ip.icmpv6_echo_reply(identifier, 1).write(&mut frame, b"").unwrap(),
+        }
+        frame
+    }
+
+    /// "Port unreachable" about a packet, of which it quotes the first bytes.
+    pub(crate) fn unreachable(&self, about: &[u8]) -> Vec<u8> {
+        let quote = &about[14..about.len().min(14 + 40 + 8)];
+        let mut frame = Vec::new();
+        match self.to {
+            IpAddr::V4(_) => self.ip().icmpv4_raw(3, 3, [0; 4]).write(&mut frame, quote).unwrap(),
+            IpAddr::V6(_) => self.ip().icmpv6_raw(1, 4, [0; 4]).write(&mut frame, quote).unwrap(),
+        }
+        frame
+    }
+
     pub(crate) fn echo(&self, payload: &[u8]) -> Vec<u8> {
         let mut frame = Vec::new();
         match self.to {

@@ -20,4 +20,5 @@ mod moves;
 mod mtu;
 mod paths;
 mod robust;
+mod rules;
 mod world;

@@ -139,7 +139,7 @@ impl Host {
         });
         let (writer, mut readers) = DirectoryWriter::new(7, 1);
         let reader = readers.pop().unwrap();
-        let tables = Arc::new(Tables::empty(underlay, 1));
+        let tables = Arc::new(Tables::empty(underlay, 1, 7));
         let mut host = Self { tables, writer, reader, now: Nanos(1) };
         host.apply(&document(1, guests));
         host

@@ -86,7 +86,7 @@ impl Host {
         let ports: Vec<_> = guests.iter().map(port).collect();
         let document = json!({"generation": 1, "networks": networks(), "ports": ports});
         let document = serde_json::from_value(document).unwrap();
-        let tables = Tables::empty(underlay.into(), 1).succeed(&document, 1).unwrap();
+        let tables = Tables::empty(underlay.into(), 1, 7).succeed(&document, 1).unwrap();
         let (writer, mut readers) = DirectoryWriter::new(7, 1);
         let located =
             ON_A.iter().map(|guest| (guest, HOST_A)).chain(ON_B.iter().map(|guest| (guest, HOST_B)));

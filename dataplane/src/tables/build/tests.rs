@@ -44,7 +44,7 @@ fn vnet(tables: &Tables, vni: u32) -> &Arc<Vnet> {
 
 #[test]
 fn what_did_not_change_is_shared() {
-    let one = succeed(&Tables::empty(underlay(), 1), document(1));
+    let one = succeed(&Tables::empty(underlay(), 1, 7), document(1));
     let mut moved = document(2);
     moved["ports"][0]["ips"] = json!(["10.0.0.7"]);
     let two = succeed(&one, moved);
@@ -58,7 +58,7 @@ fn what_did_not_change_is_shared() {
 
 #[test]
 fn a_move_begins_a_new_epoch_and_keeps_slot_and_counters() {
-    let one = succeed(&Tables::empty(underlay(), 1), document(1));
+    let one = succeed(&Tables::empty(underlay(), 1, 7), document(1));
     named(&one, "a").progress.leased(Nanos(5));
     let mut moved = document(2);
     moved["ports"][0]["network"] = json!(200);
@@ -73,7 +73,7 @@ fn a_move_begins_a_new_epoch_and_keeps_slot_and_counters() {
 
 #[test]
 fn a_new_name_server_reaches_the_lease_but_begins_no_epoch() {
-    let one = succeed(&Tables::empty(underlay(), 1), document(1));
+    let one = succeed(&Tables::empty(underlay(), 1, 7), document(1));
     let mut changed = document(2);
     changed["networks"][0]["dns"] = json!(["10.0.0.53"]);
     let two = succeed(&one, changed);
@@ -84,7 +84,7 @@ fn a_new_name_server_reaches_the_lease_but_begins_no_epoch() {
 
 #[test]
 fn slots_of_the_removed_are_taken_again() {
-    let one = succeed(&Tables::empty(underlay(), 1), document(1));
+    let one = succeed(&Tables::empty(underlay(), 1, 7), document(1));
     let mut changed = document(2);
     changed["ports"][0]["name"] = json!("c");
     changed["networks"][0]["vni"] = json!(300);
@@ -101,7 +101,7 @@ fn slots_of_the_removed_are_taken_again() {
 
 #[test]
 fn the_lease_says_all_that_a_guest_needs() {
-    let tables = succeed(&Tables::empty(underlay(), 1), document(1));
+    let tables = succeed(&Tables::empty(underlay(), 1, 7), document(1));
     let lease = named(&tables, "a").lease.clone().unwrap();
     let gateway = Ipv4Addr::new(10, 0, 0, 1);
     assert_eq!((lease.address, lease.prefix_len, lease.gateway), (Ipv4Addr::new(10, 0, 0, 5), 24, gateway));
@@ -121,7 +121,7 @@ fn the_lease_says_all_that_a_guest_needs() {
 
 #[test]
 fn own_prefixes_come_before_routes() {
-    let tables = succeed(&Tables::empty(underlay(), 1), document(1));
+    let tables = succeed(&Tables::empty(underlay(), 1, 7), document(1));
     let at = |ip: &str| vnet(&tables, 100).routes.lookup(ip.parse().unwrap());
     assert_eq!(at("10.0.1.9"), Some(Hop::OnLink));
     assert_eq!(at("192.0.2.9"), Some(Hop::Drop));

@@ -4,6 +4,8 @@
 //! Each frame of the moving guest carries the phase in which it was sent. The guest's hand and the mover take turns by a
 //! lock, so a frame of phase 2k was in the device's queue before move k + 1 began: it belongs to network k's and to no
 //! other. Frames sent while a move was under way (odd phases) may go either way.
+//!
+//! Each network's rules let the moving guest speak and be spoken to on a port of their own, and everybody always tries both.
 
 #![expect(clippy::print_stdout, reason = "numbers that a test is asked for belong to its output")]
 
@@ -35,6 +37,8 @@ const REMOTE: u8 = 7;
 /// Network 0 is "red", 1 is "blue"; each has its own remote host.
 const VNIS: [u32; 2] = [100, 200];
 const HOSTS: [u8; 2] = [2, 3];
+/// The destination port that the mover's rules allow there, in both directions.
+const ALLOWED: [u16; 2] = [7000, 7001];
 
 /// Sees everything that leaves, in the order of its lock, and knows which moves were acknowledged.
 #[derive(Default)]
@@ -50,8 +54,12 @@ struct Judge {
 }
 
 impl Judge {
-    fn see(&mut self, what: &str, network: usize, phase: Option<u64>) {
+    fn see(&mut self, what: &str, network: usize, phase: Option<u64>, frame: &[u8]) {
         self.judged += 1;
+        let port = u16::from_be_bytes([frame[PAYLOAD - 6], frame[PAYLOAD - 5]]);
+        if port != ALLOWED[network] {
+            self.violations.push(format!("{what}: port {port} passed the rules of network {network}"));
+        }
         if let Some(acknowledged) = self.acknowledged
             && acknowledged != network
         {
@@ -131,16 +139,35 @@ struct Outcome {
 fn document(generation: usize, network: usize) -> HostConfig {
     let vnet = |vni: u32| json!({"vni": vni, "subnets": [{"prefix": "10.0.0.0/24", "gateway": "10.0.0.1"}]});
     let port = |name: &str, vni: u32, guest: u8| json!({"name": name, "network": vni, "mac": mac(guest), "ips": [guest_ip(guest)]});
+    let rules: Vec<_> = ["in", "out"]
+        .into_iter()
+        .flat_map(|direction| {
+            let allow = json!({"direction": direction, "action": "allow", "protocol": "udp", "ports": ALLOWED[network].to_string()});
+            [allow, json!({"direction": direction, "action": "deny", "priority": 65535})]
+        })
+        .zip(1..)
+        .map(|(mut rule, id)| {
+            rule["id"] = id.into();
+            rule
+        })
+        .collect();
+    let mut mover = port("mover", VNIS[network], MOVER);
+    mover["rules"] = rules.into();
     serde_json::from_value(json!({
         "generation": generation,
         "networks": [vnet(VNIS[0]), vnet(VNIS[1])],
-        "ports": [port("mover", VNIS[network], MOVER), port("red", VNIS[0], LOCAL), port("blue", VNIS[1], LOCAL)],
+        "ports": [mover, port("red", VNIS[0], LOCAL), port("blue", VNIS[1], LOCAL)],
     }))
     .unwrap()
 }
 
 fn phase_in(frame: &[u8]) -> Option<u64> {
     frame.get(PAYLOAD..PAYLOAD + 8).map(|bytes| u64::from_be_bytes(bytes.try_into().unwrap()))
+}
+
+fn to_port(port: u16, mut frame: Vec<u8>) -> Vec<u8> {
+    frame[PAYLOAD - 6..PAYLOAD - 4].copy_from_slice(&port.to_be_bytes());
+    frame
 }
 
 /// Judges what leaves towards other hosts: the tunnel's VNI and the host must be of one network.
@@ -153,7 +180,7 @@ fn judge_underlay(judge: &Mutex<Judge>, datagram: &[u8], to: Option<PhysicalIp>)
         judge.violations.push(format!("VNI {vni} sent to {to:?}"));
     }
     if frame[6..12] == mac(MOVER).0 {
-        judge.see("to another host", network, phase_in(frame));
+        judge.see("to another host", network, phase_in(frame), frame);
     }
 }
 
@@ -169,9 +196,9 @@ fn run(run: &Run) -> Outcome {
     };
     let devices = [
         // What reaches the mover says in its payload which network it was sent in.
-        nic(&mover, |judge, frame| judge.see("to the mover", usize::from(frame[PAYLOAD]), None)),
-        nic(&red, |judge, frame| judge.see("to a neighbour in red", 0, phase_in(frame))),
-        nic(&blue, |judge, frame| judge.see("to a neighbour in blue", 1, phase_in(frame))),
+        nic(&mover, |judge, frame| judge.see("to the mover", usize::from(frame[PAYLOAD]), None, frame)),
+        nic(&red, |judge, frame| judge.see("to a neighbour in red", 0, phase_in(frame), frame)),
+        nic(&blue, |judge, frame| judge.see("to a neighbour in blue", 1, phase_in(frame), frame)),
     ];
     let underlay = Arc::new(UnderlayConfig {
         physical_ips: vec![host_ip(1)],
@@ -182,7 +209,7 @@ fn run(run: &Run) -> Outcome {
         let tables = before.succeed(&document(generation, network), run.workers).unwrap();
         Arc::new(Plane::new(tables, devices.to_vec()))
     };
-    let first = plane(&Tables::empty(underlay, run.workers), 1, 0);
+    let first = plane(&Tables::empty(underlay, run.workers, 7), 1, 0);
     let (directory, directory_readers) = DirectoryWriter::new(1, run.workers);
     for network in 0..2 {
         let location = Location { physical_ip: host_ip(HOSTS[network]), mac: mac(REMOTE), version: 0 };
@@ -211,7 +238,9 @@ fn run(run: &Run) -> Outcome {
                 for _ in 0..32 {
                     for to in [LOCAL, REMOTE] {
                         let phase = phase.read().unwrap();
-                        mover.push(udp_frame(MOVER, to, &phase.to_be_bytes()));
+                        for port in ALLOWED {
+                            mover.push(to_port(port, udp_frame(MOVER, to, &phase.to_be_bytes())));
+                        }
                     }
                 }
                 rest(run.pause);
@@ -221,12 +250,11 @@ fn run(run: &Run) -> Outcome {
             while !done.load(Ordering::Relaxed) {
                 for (network, neighbour) in [&red, &blue].into_iter().enumerate() {
                     let network_octet = [u8::try_from(network).unwrap()];
-                    neighbour.push(udp_frame(LOCAL, MOVER, &network_octet));
-                    arrivals.push(vxlan_arrival(
-                        HOSTS[network],
-                        VNIS[network],
-                        &udp_frame(REMOTE, MOVER, &network_octet),
-                    ));
+                    for port in ALLOWED {
+                        neighbour.push(to_port(port, udp_frame(LOCAL, MOVER, &network_octet)));
+                        let frame = to_port(port, udp_frame(REMOTE, MOVER, &network_octet));
+                        arrivals.push(vxlan_arrival(HOSTS[network], VNIS[network], &frame));
+                    }
                 }
                 rest(run.pause);
             }

@@ -21,7 +21,7 @@ fn a_change_settles_without_a_packet_to_carry_it() {
         encapsulation: Encapsulation::Vxlan,
         mtu: Mtu::new(1600).unwrap(),
     });
-    let plane = || Arc::new(Plane::new(Tables::empty(underlay.clone(), 1), Vec::new()));
+    let plane = || Arc::new(Plane::new(Tables::empty(underlay.clone(), 1, 7), Vec::new()));
     for poll in [Poll::Busy, Poll::Adaptive, Poll::Sleep] {
         let (publisher, readers) = Publisher::new(plane(), 1);
         let (_directory, directory_readers) = DirectoryWriter::new(1, 1);
