@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
-use benches::{MAC, document, frame, print_median, tables, with_destination};
+use benches::{Field, MAC, document, frame, print_median, tables, with_address};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dataplane::directory::DirectoryWriter;
 use dataplane::packet::{Buffer, Packet};
@@ -34,7 +34,7 @@ fn message(options: &[u8]) -> Vec<u8> {
     let mut frame = frame(MAC, MacAddr::BROADCAST, Ipv4Addr::UNSPECIFIED, payload.len());
     frame[42..].copy_from_slice(&payload);
     frame[34..38].copy_from_slice(&[0, 68, 0, 67]);
-    with_destination(&mut frame, 14, Ipv4Addr::BROADCAST);
+    with_address(&mut frame, 14, Field::Destination, Ipv4Addr::BROADCAST);
     frame
 }
 

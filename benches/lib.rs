@@ -4,6 +4,8 @@
 #![expect(clippy::print_stdout, reason = "the median is a result")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run should say so loudly")]
 
+pub mod walk;
+
 use std::net::Ipv4Addr;
 use std::sync::{Arc, LazyLock};
 
@@ -118,16 +120,25 @@ pub fn frame(from_mac: MacAddr, to_mac: MacAddr, from: Ipv4Addr, payload_bytes: 
     frame
 }
 
-/// Writes another destination address into the IPv4 header at `ip_at`, both checksums mended.
-pub fn with_destination(frame: &mut [u8], ip_at: usize, to: Ipv4Addr) {
-    let chunk = |frame: &[u8], at: usize| <[u8; 4]>::try_from(&frame[at..at + 4]).unwrap();
-    let old = chunk(frame, ip_at + 16);
-    frame[ip_at + 16..ip_at + 20].copy_from_slice(&to.octets());
+/// An address of an IPv4 header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// Where from.
+    Source = 12,
+    /// Where to.
+    Destination = 16,
+}
+
+/// Writes another address into the IPv4 header at `ip_at`, both checksums mended.
+pub fn with_address(frame: &mut [u8], ip_at: usize, field: Field, ip: Ipv4Addr) {
+    let at = ip_at + field as usize;
+    let old: [u8; 4] = frame[at..at + 4].try_into().unwrap();
+    frame[at..at + 4].copy_from_slice(&ip.octets());
     frame[ip_at + 10..ip_at + 12].copy_from_slice(&[0, 0]);
     let header = Sum::ZERO.add_bytes(&frame[ip_at..ip_at + 20]).checksum();
     frame[ip_at + 10..ip_at + 12].copy_from_slice(&header.to_be_bytes());
     let sum = u16::from_be_bytes([frame[ip_at + 26], frame[ip_at + 27]]);
-    let sum = checksum::update_chunk(sum, old, to.octets());
+    let sum = checksum::update_chunk(sum, old, ip.octets());
     frame[ip_at + 26..ip_at + 28].copy_from_slice(&sum.to_be_bytes());
 }
 

@@ -1,8 +1,9 @@
 //! The table that connections stand in: a fixed number of slots in sets of eight, read and written by several workers
 //! at once, none of which ever waits.
 //!
-//! A key may stand in either of two sets, so that sets fill evenly. A set begins with its eight *state words*, which
-//! tell by a tag whether to look at the rest; behind them stand, slot by slot, the epoch and the key.
+//! A key may stand in either of two sets, so that sets fill evenly. A set's eight *state words* fill a cache line and tell
+//! by a tag whether to look at an entry: a line of its own, with the epoch and the key. State words stand
+//! together, apart from the entries: those of a whole port fit a near cache.
 //!
 //! **Who writes what.** A slot is taken by exchanging its state word for one that says "being written", with a new
 //! version; then epoch and key are written, and the state word again, with release. A reader loads the state word
@@ -21,10 +22,9 @@ use crate::types::{Generation, Nanos};
 
 /// Slots of a set: their state words fill one cache line. In a model, one: whoever comes takes it from whoever is there.
 const WAYS: usize = if cfg!(dataplane_loom) { 1 } else { 8 };
-/// Epoch and key.
-const ENTRY_WORDS: usize = 1 + WORDS;
-const SET_WORDS: usize = WAYS + WAYS * ENTRY_WORDS;
 const LINE_WORDS: usize = 8;
+/// Epoch, key, and nothing: an entry fills a line.
+const ENTRY_WORDS: usize = LINE_WORDS;
 /// How often a writer that others got ahead of tries again.
 const TRIES: usize = 4;
 /// An established connection that has been silent for this many ticks gives way when there is no room (five minutes).
@@ -114,8 +114,10 @@ pub(super) struct Entry<'a> {
 
 pub(super) struct Slots {
     words: Box<[AtomicU64]>,
-    /// Of the first set, so that state words fill cache lines.
-    first: usize,
+    /// Where the state words begin, so that they fill lines.
+    states: usize,
+    /// Where the entries begin.
+    entries: usize,
     /// Number of sets less one; sets are a power of two.
     mask: usize,
 }
@@ -124,9 +126,12 @@ impl Slots {
     /// Room for at least `capacity` connections. Memory is only touched when it is used.
     pub(super) fn new(capacity: usize) -> Self {
         let sets = capacity.div_ceil(WAYS).next_power_of_two();
-        let words = zeroed(sets * SET_WORDS + LINE_WORDS);
+        let slots = sets * WAYS;
+        let states_words = slots.next_multiple_of(LINE_WORDS);
+        let words = zeroed(LINE_WORDS + states_words + slots * ENTRY_WORDS);
         let misplaced = words.as_ptr().addr() % 64 / 8;
-        Self { words, first: (LINE_WORDS - misplaced) % LINE_WORDS, mask: sets - 1 }
+        let states = (LINE_WORDS - misplaced) % LINE_WORDS;
+        Self { words, states, entries: states + states_words, mask: sets - 1 }
     }
 
     /// The slot of `key`, if it is there and has not expired.
@@ -134,23 +139,21 @@ impl Slots {
     pub(super) fn find(&self, key: &Key, hash: u64, now: Tick) -> Option<Found> {
         let tag = tag(hash);
         self.sets(hash).find_map(|set| {
-            (0..WAYS).find_map(|way| {
-                let word = Word(self.word(set + way)?.load(Ordering::Acquire));
+            let states: &[AtomicU64; WAYS] = self.words.get(self.states + set..)?.first_chunk()?;
+            states.iter().zip(set..).find_map(|(cell, at)| {
+                let word = Word(cell.load(Ordering::Acquire));
                 if word.0 & TAG_BITS != tag {
                     return None;
                 }
                 let state = word.state().filter(|_| word.expires() > now)?;
-                let (epoch, is_it) = self.compare(set, way, key)?;
+                let [epoch, stored @ ..] = self.entry(at)?;
+                let is_it =
+                    stored.iter().zip(key.words()).all(|(cell, word)| cell.load(Ordering::Relaxed) == word);
+                let epoch = Generation(epoch.load(Ordering::Relaxed));
                 // Pairs with the fence of a writer that took the slot meanwhile.
                 fence(Ordering::Acquire);
-                let again = Word(self.word(set + way)?.load(Ordering::Relaxed));
-                let found = Found {
-                    at: set + way,
-                    word,
-                    state,
-                    origin_is_out: word.origin_is_out(),
-                    epoch: Generation(epoch),
-                };
+                let again = Word(cell.load(Ordering::Relaxed));
+                let found = Found { at, word, state, origin_is_out: word.origin_is_out(), epoch };
                 (is_it && again.version() == word.version()).then_some(found)
             })
         })
@@ -185,8 +188,7 @@ impl Slots {
 
     /// Notes that a found slot has been judged by the rules of another generation.
     pub(super) fn set_epoch(&self, found: &Found, epoch: Generation) {
-        let (set, way) = self.place(found.at);
-        let (Some([cell, ..]), Some(state)) = (self.entry(set, way), self.word(found.at)) else { return };
+        let (Some([cell, ..]), Some(state)) = (self.entry(found.at), self.word(found.at)) else { return };
         let noted = cell.compare_exchange(found.epoch.0, epoch.0, Ordering::AcqRel, Ordering::Relaxed);
         fence(Ordering::Acquire);
         let now_there = Word(state.load(Ordering::Acquire));
@@ -209,8 +211,7 @@ impl Slots {
             }
             // A reader that sees any of what follows also sees that the slot is being written.
             fence(Ordering::Release);
-            let (set, way) = self.place(at);
-            let [epoch, key @ ..] = self.entry(set, way).ok_or(Full)?;
+            let [epoch, key @ ..] = self.entry(at).ok_or(Full)?;
             // Exchanged, so that it stands in one order with those of workers that confirm who was here before.
             epoch.swap(new.epoch.0, Ordering::Relaxed);
             for (cell, word) in key.iter().zip(new.key.words()) {
@@ -228,10 +229,8 @@ impl Slots {
 
     /// The states of all connections that have not expired.
     pub(super) fn live(&self, now: Tick) -> impl Iterator<Item = State> + '_ {
-        let sets = (0..=self.mask).map(|set| self.first + set * SET_WORDS);
-        let words = sets.flat_map(move |set| (0..WAYS).filter_map(move |way| self.word(set + way)));
-        words.filter_map(move |cell| {
-            let word = Word(cell.load(Ordering::Relaxed));
+        (0..(self.mask + 1) * WAYS).filter_map(move |at| {
+            let word = Word(self.word(at)?.load(Ordering::Relaxed));
             word.state().filter(|_| word.expires() > now)
         })
     }
@@ -257,37 +256,24 @@ impl Slots {
         best.map(|(_, _, at, word)| (at, word))
     }
 
-    /// Where the two sets begin that a key may stand in.
+    /// The first slots of the two sets that a key may stand in.
     #[inline]
     fn sets(&self, hash: u64) -> impl Iterator<Item = usize> {
-        let (first, mask) = (self.first, self.mask as u64);
-        [hash, hash >> 32].into_iter().map(move |bits| {
-            // No more than `mask`, which was a usize.
-            first + usize::try_from(bits & mask).unwrap_or_default() * SET_WORDS
-        })
+        let mask = self.mask as u64;
+        // No more than `mask`, which was a usize.
+        [hash, hash >> 32]
+            .into_iter()
+            .map(move |bits| usize::try_from(bits & mask).unwrap_or_default() * WAYS)
     }
 
     #[inline]
-    fn compare(&self, set: usize, way: usize, key: &Key) -> Option<(u64, bool)> {
-        let [epoch, stored @ ..] = self.entry(set, way)?;
-        let is_it = stored.iter().zip(key.words()).all(|(cell, word)| cell.load(Ordering::Relaxed) == word);
-        Some((epoch.load(Ordering::Relaxed), is_it))
-    }
-
-    #[inline]
-    fn entry(&self, set: usize, way: usize) -> Option<&[AtomicU64; ENTRY_WORDS]> {
-        self.words.get(set + WAYS + way * ENTRY_WORDS..)?.first_chunk()
-    }
-
-    /// Where a state word's set begins, and which of the set's it is.
-    const fn place(&self, at: usize) -> (usize, usize) {
-        let way = (at - self.first) % SET_WORDS;
-        (at - way, way)
+    fn entry(&self, at: usize) -> Option<&[AtomicU64; 1 + WORDS]> {
+        self.words.get(self.entries + at * ENTRY_WORDS..)?.first_chunk()
     }
 
     #[inline]
     fn word(&self, at: usize) -> Option<&AtomicU64> {
-        self.words.get(at)
+        self.words.get(self.states + at)
     }
 
     /// Replaces a state word; otherwise tells what stands there instead.
