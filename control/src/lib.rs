@@ -5,4 +5,5 @@ pub use clap;
 
 pub mod cli;
 pub mod demo;
+pub mod format;
 pub mod lab;

@@ -9,10 +9,10 @@ use dataplane::ctl::{Client, ClientError, Request};
 use dataplane::switch::Mapping;
 use dataplane::types::{CustomerIp, MacAddr, PhysicalIp, TypeError, Vni};
 
-use super::Format;
 use super::document::read;
 use super::failure::Failure;
 use super::output::Out;
+use crate::format::Format;
 
 /// Entries sent in one request of an import.
 const BATCH: usize = 10_000;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use dataplane::ctl::{ClientError, Refusal, Response};
 
-use super::Format;
+use crate::format::Format;
 
 /// Understood, but refused or failed.
 pub(super) const FAILED: u8 = 1;

@@ -20,10 +20,11 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::demo::{self, DemoArgs};
+use crate::format::Format;
 use failure::Failure;
 use output::Out;
 
@@ -41,15 +42,6 @@ struct Cli {
     output: Format,
     #[command(subcommand)]
     command: Command,
-}
-
-/// How results are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people: tables and sentences, which may change
-    Table,
-    /// For programs: stable and documented
-    Json,
 }
 
 #[derive(Debug, Subcommand)]

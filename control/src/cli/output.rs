@@ -6,8 +6,8 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde::Serialize;
 
-use super::Format;
 use super::failure::Failure;
+use crate::format::Format;
 
 /// Standard output in the format that was asked for.
 pub(super) struct Out {

@@ -9,7 +9,7 @@ mod report;
 mod scenario;
 mod verdicts;
 
-use crate::cli::Format;
+use crate::format::Format;
 use crate::lab::{CliFailure, ClientKind, LabError, Tool, require};
 use clap::{Args, ValueEnum};
 use std::{
