@@ -11,8 +11,10 @@ pub enum ClientKind {
     Udhcpc,
     /// ISC
     Dhclient,
-    /// Roy Marples; the only one of the three that watches the link itself.
+    /// Roy Marples; watches the link itself.
     Dhcpcd,
+    /// systemd; watches the link itself.
+    Networkd,
 }
 
 impl ClientKind {
@@ -23,7 +25,14 @@ impl ClientKind {
             Self::Udhcpc => Tool { program: "udhcpc", package: "udhcpc" },
             Self::Dhclient => Tool { program: "dhclient", package: "isc-dhcp-client" },
             Self::Dhcpcd => Tool { program: "dhcpcd", package: "dhcpcd-base" },
+            Self::Networkd => Tool { program: "/lib/systemd/systemd-networkd", package: "systemd" },
         }
+    }
+
+    /// Does it ask again by itself when the link comes back?
+    #[must_use]
+    pub fn watches_the_link(self) -> bool {
+        matches!(self, Self::Dhcpcd | Self::Networkd)
     }
 
     /// The quickest client that is installed.
@@ -56,7 +65,8 @@ pub struct DhcpClient {
     process: Process,
 }
 
-/// `configure` is empty for dhcpcd, which sets the address itself. The client's words are `$1` (udhcpc) or `$reason`.
+/// `configure` is empty for dhcpcd, which sets the address itself (as systemd-networkd does, which runs no script and so
+/// reports no events). The client's words are `$1` (udhcpc) or `$reason`.
 const SCRIPT: &str = r#"#!/bin/sh
 event=${reason:-$1}
 address=${ip:-$new_ip_address}
@@ -85,6 +95,8 @@ const DHCLIENT_CONF: &str = "timeout 60; retry 1; reboot 5; initial-interval 1; 
 const DHCPCD_CONF: &str = "ipv4only\nnoarp\nnoipv4ll\nnodelay\nnodev\npersistent\nnohook resolv.conf, hostname, ntp.conf\n\
     option interface_mtu, domain_name_servers, domain_name, classless_static_routes\n";
 
+const NETWORKD_CONF: &str = "[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n";
+
 impl DhcpClient {
     /// Starts a client for `interface` in namespace `netns`, in the foreground. A second start finds the lease of the
     /// first one, as after a restart on a real machine.
@@ -97,7 +109,7 @@ impl DhcpClient {
         let outside = world.outside(&dir);
         fs::create_dir_all(outside.join("dhcpcd")).map_err(LabError::file("create", &outside))?;
         let script = format!("{dir}/dhcp-script");
-        let configure = if kind == ClientKind::Dhcpcd { "" } else { "yes" };
+        let configure = if kind.watches_the_link() { "" } else { "yes" };
         // Written once: a client that is being started may be reading it.
         if !world.outside(&script).exists() {
             world.write(&script, &SCRIPT.replace("@DIR@", &dir).replace("@CONFIGURE@", configure))?;
@@ -126,6 +138,17 @@ impl DhcpClient {
                 let own = format!(
                     "mkdir -p /var/lib/dhcpcd /run/dhcpcd; mount --bind {dir}/dhcpcd /var/lib/dhcpcd; \
                      mount -t tmpfs dhcpcd /run/dhcpcd; exec dhcpcd --nobackground -4 -f {conf} -c {script} {interface}"
+                );
+                world.spawn(Some(netns), "sh", &["-ec", &own])?
+            }
+            ClientKind::Networkd => {
+                world.write(&conf, &format!("[Match]\nName={interface}\n{NETWORKD_CONF}"))?;
+                // A read-only /sys tells it that there is no udev to wait for.
+                let own = format!(
+                    "mkdir -p /run/systemd; mount -t tmpfs networkd /run/systemd; mkdir /run/systemd/network; \
+                     cp {conf} /run/systemd/network/lab.network; chmod -R a+rX /run/systemd; mount -o remount,ro /sys; \
+                     exec {}",
+                    kind.tool().program
                 );
                 world.spawn(Some(netns), "sh", &["-ec", &own])?
             }
