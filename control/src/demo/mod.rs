@@ -7,6 +7,7 @@
 mod chatter;
 mod report;
 mod scenario;
+mod stream;
 mod verdicts;
 
 use crate::format::Format;
@@ -14,6 +15,7 @@ use crate::lab::{CliFailure, ClientKind, LabError, Tool, require};
 use clap::{Args, ValueEnum};
 use std::{
     io::{self, Write as _},
+    net::Ipv4Addr,
     process::ExitCode,
 };
 
@@ -26,6 +28,9 @@ pub struct DemoArgs {
     /// Plays a talking program inside a guest: NAME, then the addresses to talk to
     #[arg(long, hide = true, num_args = 1.., value_name = "NAME")]
     chatter: Option<Vec<String>>,
+    /// Plays an end of a TCP connection inside a guest: the sender to ADDRESS, or the one that gives back
+    #[arg(long, hide = true, num_args = 0..=1, value_name = "ADDRESS")]
+    stream: Option<Option<Ipv4Addr>>,
 }
 
 /// Kinds of guests.
@@ -51,11 +56,15 @@ enum DemoError {
 /// Runs the demonstration; exit code 0 only when each check holds, 1 otherwise.
 #[must_use]
 pub fn run(args: &DemoArgs, output: Format) -> ExitCode {
-    if let Some(words) = &args.chatter {
-        return match chatter::run(words) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(output, &error),
-        };
+    let played = match (&args.chatter, args.stream) {
+        (Some(words), _) => Some(chatter::run(words)),
+        (None, Some(other)) => Some(stream::run(other)),
+        (None, None) => None,
+    };
+    match played {
+        Some(Ok(())) => return ExitCode::SUCCESS,
+        Some(Err(error)) => return fail(output, &error),
+        None => {}
     }
     let Guests::Netns = args.guests;
     let said = ClientKind::find().and_then(|client| {

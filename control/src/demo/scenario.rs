@@ -11,7 +11,7 @@ use crate::lab::{
 use std::{
     env, io,
     net::{IpAddr, Ipv4Addr},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -28,6 +28,8 @@ const MOVER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x05];
 
 /// Limit for anything that takes milliseconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// What has to come back over TCP before the change.
+const WARM_BYTES: u64 = 256 * 1024;
 /// How long the networks are watched after the change.
 const WATCH: Duration = Duration::from_millis(1500);
 
@@ -36,6 +38,12 @@ struct Actor {
     guest: Guest,
     chatter: Process,
     address: Ipv4Addr,
+}
+
+/// The two ends of the TCP connection between neighbours that stay.
+struct Stream {
+    sender: Process,
+    _other: Process,
 }
 
 /// What is true of the mover as long as it is the same running machine.
@@ -78,6 +86,8 @@ pub(super) fn play(client: ClientKind, narrator: &Narrator) -> Result<Report, De
         seen: format!("{} answers of red, {strangers} of blue", stage.heard_from(0, "red")),
     });
     narrator.tell("web talks to red-near and red-far");
+    let mut stream = stage.stream()?;
+    narrator.tell("red-near and red-far keep a TCP connection busy");
 
     let life = stage.life()?;
     let (operation, asked_ns, acknowledged_ns) = stage.change_network(narrator)?;
@@ -105,6 +115,17 @@ pub(super) fn play(client: ClientKind, narrator: &Narrator) -> Result<Report, De
         ok: bystanders,
         seen: "ping of red-far to red-near".to_owned(),
     });
+    let tcp = verdicts::streamed(&stream.sender.output(), asked_ns, acknowledged_ns);
+    checks.push(Check {
+        name: "their TCP connection lived through the change",
+        ok: tcp.before > 0 && tcp.after > 0 && stream.sender.ended().is_none(),
+        seen: format!(
+            "{} KiB there and back before, {} KiB after; longest pause {} ms",
+            tcp.before / 1024,
+            tcp.after / 1024,
+            tcp.longest_pause_ns / 1_000_000
+        ),
+    });
     checks.push(Check {
         name: "no packet of web was in the wrong network (capture between the hosts)",
         ok: seen.late == 0 && seen.early == 0 && seen.mixed == 0 && seen.right > 0,
@@ -123,8 +144,7 @@ pub(super) fn play(client: ClientKind, narrator: &Narrator) -> Result<Report, De
 impl Stage {
     /// Hosts, switches, networks and guests, all talking.
     fn set(narrator: &Narrator, client: ClientKind) -> Result<Self, DemoError> {
-        let binary = env::current_exe()
-            .map_err(|source| DemoError::Io { act: "cannot find the program itself", source })?;
+        let binary = own_binary()?;
         let world = Arc::new(World::new()?);
         make_fabric(&world)?;
         let switch = |name: &str, last: u8| -> Result<Switch, DemoError> {
@@ -158,7 +178,7 @@ impl Stage {
                 "directory set --network {vni} --ip {address} --mac {mac} --physical-ip {ip}"
             ))?;
             guest.start_dhcp(client)?;
-            if client != ClientKind::Dhcpcd {
+            if !client.watches_the_link() {
                 guest.watch_carrier()?;
             }
             let chatter = talk(&guest, &binary, neighbours)?;
@@ -179,6 +199,19 @@ impl Stage {
     fn actor(&self, name: &str) -> Result<&Actor, DemoError> {
         let missing = || DemoError::Io { act: "no such actor", source: io::ErrorKind::NotFound.into() };
         self.actors.iter().find(|actor| actor.guest.name() == name).ok_or_else(missing)
+    }
+
+    /// A busy TCP connection between the red neighbours, one on each host.
+    fn stream(&self) -> Result<Stream, DemoError> {
+        let binary = own_binary()?.display().to_string();
+        let other = self.actor("red-far")?.guest.spawn(&binary, &["demo", "--stream"])?;
+        let far = FAR.to_string();
+        let sender = self.actor("red-near")?.guest.spawn(&binary, &["demo", "--stream", &far])?;
+        wait_until("bytes over TCP between red-near and red-far", PATIENCE, || {
+            let streamed = verdicts::streamed(&sender.output(), u64::MAX, u64::MAX);
+            Ok((streamed.before >= WARM_BYTES).then_some(()))
+        })?;
+        Ok(Stream { sender, _other: other })
     }
 
     /// How many answers the mover has heard since `since_ns` from guests whose name begins with `network`.
@@ -267,6 +300,11 @@ impl Stage {
             },
         ])
     }
+}
+
+/// The demonstration's players are this program too.
+fn own_binary() -> Result<PathBuf, DemoError> {
+    env::current_exe().map_err(|source| DemoError::Io { act: "cannot find the program itself", source })
 }
 
 fn talk(guest: &Guest, binary: &Path, neighbours: [Ipv4Addr; 2]) -> Result<Process, DemoError> {

@@ -62,6 +62,30 @@ pub(super) fn answers(log: &str) -> Vec<(u64, &str)> {
     log.lines().filter_map(|text| line(text).and_then(|(at, name)| Some((at, text.get(name..)?)))).collect()
 }
 
+/// What came back over the TCP connection of the neighbours that stay.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Streamed {
+    /// Bytes until the change was asked for.
+    pub(super) before: u64,
+    /// Bytes since it was acknowledged.
+    pub(super) after: u64,
+    /// The longest time without any, in nanoseconds.
+    pub(super) longest_pause_ns: u64,
+}
+
+/// From the log of the stream's sender, whose lines are times and bytes so far.
+pub(super) fn streamed(log: &str, asked_ns: u64, acknowledged_ns: u64) -> Streamed {
+    let pieces: Vec<(u64, u64)> =
+        answers(log).into_iter().filter_map(|(at, bytes)| Some((at, bytes.parse().ok()?))).collect();
+    let until = |limit: u64| pieces.iter().rfind(|(at, _)| *at <= limit).map_or(0, |(_, bytes)| *bytes);
+    let pauses = pieces.iter().zip(pieces.iter().skip(1)).map(|((a, _), (b, _))| b.saturating_sub(*a));
+    Streamed {
+        before: until(asked_ns),
+        after: until(u64::MAX) - until(acknowledged_ns),
+        longest_pause_ns: pauses.max().unwrap_or_default(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +128,15 @@ mod tests {
         assert_eq!(count(record(2500, 200, MAC, red)), Sightings { mixed: 1, ..Sightings::default() });
         assert_eq!(count(record(500, 100, MAC, blue)), Sightings { mixed: 1, ..Sightings::default() });
         assert_eq!(count(record(2500, 100, [2; 6], red)), Sightings::default(), "another guest's");
+    }
+
+    #[test]
+    fn a_stream_that_stops_at_the_change_is_told_from_one_that_lives() {
+        let alive = "500 16\n900 32\n1500 48\n2001 64\n2600 80\n";
+        assert_eq!(streamed(alive, 1000, 2000), Streamed { before: 32, after: 32, longest_pause_ns: 600 });
+        assert_eq!(streamed("500 16\n900 32\n1500 48\nshunt demo: broke\n", 1000, 2000).after, 0);
+        assert_eq!(streamed("2001 16\n", 1000, 2000).before, 0);
+        assert_eq!(streamed("", 1000, 2000), Streamed::default());
     }
 
     #[test]
