@@ -1,5 +1,5 @@
 //! Real DHCP clients, unmodified: each gets a lease, renews it, and has the new address after a change of network,
-//! once because the link bounced and once because the short lease made it ask.
+//! once because the link bounced and once, left alone, because it asked at T1 of its short lease.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,45 +11,48 @@
 
 mod scene;
 
-use control::lab::{ClientKind, Guest, Switch, SwitchOptions};
+use control::lab::{Capture, ClientKind, Frame, Guest, Record, Switch, SwitchOptions};
 use scene::{PATIENCE, Scene, say, until};
-use std::{net::Ipv4Addr, time::Instant};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Instant,
+};
 
 const OLD: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
+/// In network 200, which has the same addresses as network 100.
 const NEW: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 6);
+/// In network 300, which has others.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 6);
 
-/// A switch with two networks and a guest in the first that has its lease.
+/// A switch with three networks and a guest in the first that has its lease.
 fn leased(kind: ClientKind, lease_seconds: u32) -> (Guest, Switch, Scene) {
     let scene = Scene::new(&[kind.tool()]);
     let (_, switch) = scene.switch("host-a", 1, &SwitchOptions::default());
-    for vni in [100, 200] {
-        let lease = format!("--lease-seconds {lease_seconds} --dns 10.0.0.253 --domain lab.example");
-        say(&switch, &format!("network add {vni} --prefix 10.0.0.0/24 --gateway 10.0.0.254 {lease}"));
+    for (vni, net) in [(100, "10.0.0"), (200, "10.0.0"), (300, "10.77.0")] {
+        let lease = format!("--lease-seconds {lease_seconds} --dns {net}.253 --domain lab.example");
+        say(&switch, &format!("network add {vni} --prefix {net}.0/24 --gateway {net}.254 {lease}"));
     }
     let guest = scene.guest(&switch, "g1", 100, "02:00:00:00:00:01", "10.0.0.5");
     let start = Instant::now();
     guest.start_dhcp(kind).unwrap();
     guest.wait_for_address(OLD, PATIENCE).unwrap();
     println!("{kind:?}: first lease {} ms after its start", start.elapsed().as_millis());
-    until("the gateway's echo", || guest.ping([10, 0, 0, 254].into(), 1).unwrap());
+    until("the gateway's echo", || guest.ping(GATEWAY, 1).unwrap());
     (guest, switch, scene)
-}
-
-fn leases(guest: &Guest, address: Ipv4Addr) -> usize {
-    guest.events().iter().filter(|event| event.address == Some(address)).count()
 }
 
 /// The new address comes because of the link: the lease is too long for anything else.
 fn after_the_bounce(kind: ClientKind) {
     let (mut guest, switch, _scene) = leased(kind, 3600);
-    if kind != ClientKind::Dhcpcd {
+    if !kind.watches_the_link() {
         guest.watch_carrier().unwrap();
     }
     let start = Instant::now();
     say(&switch, "port move g1 --network 200 --ip 10.0.0.6");
     guest.wait_for_address(NEW, PATIENCE).unwrap();
     let seen = start.elapsed().as_millis();
-    until("the gateway's echo from the new address", || guest.ping([10, 0, 0, 254].into(), 1).unwrap());
+    until("the gateway's echo from the new address", || guest.ping(GATEWAY, 1).unwrap());
     let change = &say(&switch, "port show g1")["last_change"];
     println!("{kind:?}: new address {seen} ms after `port move`; the switch says {change}");
     assert!(change["lease_ms"].as_f64().is_some(), "{change}");
@@ -61,26 +64,68 @@ fn after_the_bounce(kind: ClientKind) {
     }
 }
 
-/// Nothing tells the client; when its ten seconds are half over (T1) it asks, and is refused. The refusal is broadcast
-/// (RFC 2131 section 4.3.2), and dhcpcd, whose socket is bound to its address, hears it only when it asks all servers
-/// (T2). udhcpc asks when it likes.
-fn left_alone_with_a_short_lease(kind: ClientKind) {
-    let (guest, switch, _scene) = leased(kind, 10);
-    let before = leases(&guest, OLD);
+/// What the messages of a capture are, one word each.
+fn story(records: &[Record]) -> Vec<&'static str> {
+    records.iter().filter_map(|record| message(&Frame::parse(&record.bytes)?)).collect()
+}
+
+/// A REQUEST is told by RFC 2131 table 4: from an address that the client has to one server, it renews; to all, it
+/// rebinds.
+fn message(frame: &Frame) -> Option<&'static str> {
+    let message = frame.payload.as_slice();
+    let has_address = message.get(12..16)? != [0; 4];
+    let mut options = message.get(240..)?;
+    let mut kind = None;
+    while let [code, length, rest @ ..] = options {
+        if *code == 0 || *code == 255 {
+            break;
+        }
+        let (value, rest) = rest.split_at_checked((*length).into())?;
+        if *code == 53 {
+            kind = value.first().copied();
+        }
+        options = rest;
+    }
+    Some(match kind? {
+        1 => "discover",
+        2 => "offer",
+        3 if has_address && frame.destination == Some(IpAddr::V4(Ipv4Addr::BROADCAST)) => "rebind",
+        3 if has_address => "renew",
+        3 => "request",
+        5 => "ack",
+        6 => "nak",
+        _ => "other",
+    })
+}
+
+/// Nothing tells the client. At T1 of its ten seconds (udhcpc makes them thirty) it asks the one server that it has its
+/// lease from, and takes that server's answer: an ACK while it is where it was, a NAK once its port was moved. A client
+/// that does not hear the answer asks again, all servers, at T2 (udhcpc a second later): no client comes to that.
+fn left_alone_until_t1(kind: ClientKind) {
+    let (guest, switch, scene) = leased(kind, 10);
+    let mut capture = Capture::start(&scene.world, "g1", "g1", "udp port 67 or udp port 68").unwrap();
+    let has_renewed = |capture: &Capture| {
+        let seen = story(&capture.so_far().unwrap_or_default());
+        let after_the_last_select = seen.rsplit(|word| *word == "request").next().unwrap_or_default();
+        after_the_last_select.windows(2).any(|pair| pair == ["renew", "ack"])
+    };
+    until("a renewal", || has_renewed(&capture));
     let start = Instant::now();
-    until("a renewal", || leases(&guest, OLD) > before);
-    println!("{kind:?}: renewed after {} ms", start.elapsed().as_millis());
-    let start = Instant::now();
-    say(&switch, "port move g1 --network 200 --ip 10.0.0.6 --no-bounce");
-    guest.wait_for_address(NEW, PATIENCE).unwrap();
+    say(&switch, "port move g1 --network 300 --ip 10.77.0.6 --no-bounce");
+    guest.wait_for_address(ELSEWHERE, PATIENCE).unwrap();
     println!(
         "{kind:?}: left alone, new address {} ms after `port move --no-bounce`",
         start.elapsed().as_millis()
     );
-    let said = guest.client_output();
-    assert!(said.to_lowercase().contains("nak"), "{said}");
-    let before = leases(&guest, NEW);
-    until("a renewal of the new lease", || leases(&guest, NEW) > before);
+    until("a renewal of the new lease", || {
+        let seen = story(&capture.so_far().unwrap());
+        seen.contains(&"request") && has_renewed(&capture)
+    });
+    let seen = story(&capture.stop().unwrap());
+    println!("{kind:?}: {}", seen.join(" "));
+    assert!(seen.windows(3).any(|three| three == ["renew", "nak", "discover"]), "{seen:?}");
+    assert!(!seen.contains(&"rebind"), "an answer was not heard: {seen:?}");
+    assert_eq!(seen.iter().filter(|word| **word == "nak").count(), 1, "{seen:?}");
 }
 
 #[test]
@@ -99,16 +144,26 @@ fn dhcpcd_after_the_bounce_by_itself() {
 }
 
 #[test]
-fn udhcpc_left_alone_with_a_short_lease() {
-    left_alone_with_a_short_lease(ClientKind::Udhcpc);
+fn networkd_after_the_bounce_by_itself() {
+    after_the_bounce(ClientKind::Networkd);
 }
 
 #[test]
-fn dhclient_left_alone_with_a_short_lease() {
-    left_alone_with_a_short_lease(ClientKind::Dhclient);
+fn udhcpc_left_alone_until_t1() {
+    left_alone_until_t1(ClientKind::Udhcpc);
 }
 
 #[test]
-fn dhcpcd_left_alone_with_a_short_lease() {
-    left_alone_with_a_short_lease(ClientKind::Dhcpcd);
+fn dhclient_left_alone_until_t1() {
+    left_alone_until_t1(ClientKind::Dhclient);
+}
+
+#[test]
+fn dhcpcd_left_alone_until_t1() {
+    left_alone_until_t1(ClientKind::Dhcpcd);
+}
+
+#[test]
+fn networkd_left_alone_until_t1() {
+    left_alone_until_t1(ClientKind::Networkd);
 }

@@ -8,13 +8,34 @@
 //! | INIT | DISCOVER | OFFER of the port's address, whatever was wished for; with option 80 at once ACK (RFC 4039) |
 //! | SELECTING | REQUEST, option 50 and 54 | ACK, or NAK for another address; nothing when another server offered the right one |
 //! | INIT-REBOOT | REQUEST, option 50 | ACK or NAK |
-//! | RENEWING, REBINDING | REQUEST, ciaddr | ACK or NAK |
+//! | RENEWING | REQUEST, from ciaddr to one server | ACK or NAK |
+//! | REBINDING | REQUEST, ciaddr, to all | ACK or NAK |
 //! | has an address | INFORM | ACK without address and times |
 //! | any | DECLINE, RELEASE | nothing; the same address is offered again |
 //!
 //! **NAK at once, every time.** A wrong address is that of a network that the port was in before. No other server can be
 //! meant, because no guest's DHCP messages ever reach another port: so also a request that names a foreign server, or is sent to
 //! one, is refused. A client may ignore a NAK of a server that it did not ask, so the NAK comes from the one that it did.
+//!
+//! **Where an answer goes** is where a client in that state listens:
+//!
+//! | client's state | OFFER, ACK | NAK | because |
+//! |---|---|---|---|
+//! | INIT, SELECTING, INIT-REBOOT | the new address; broadcast if the flag asks for it | broadcast | it reads raw frames, and has no address yet (RFC 2131 section 4.1) |
+//! | RENEWING | ciaddr | ciaddr | it has that address and listens on a socket bound to it (dhcpcd, systemd-networkd): a broadcast NAK is not heard there, and the next chance is T2 |
+//! | RENEWING, `udhcp` in option 60 | broadcast | broadcast | see below |
+//! | REBINDING | ciaddr | broadcast | it reads raw frames; whether it still holds the address is not known |
+//!
+//! RFC 2131 section 4.1 has every NAK broadcast, for the sake of clients whose address is wrong on their link. Here a wrong
+//! address is as reachable as a right one: the port is the link.
+//!
+//! A moved guest that no longer knows the router's MAC address cannot speak to one server, for ARP answers nobody who asks from an
+//! address of another network ([`arp`](super::arp)). It is refused when it speaks to all, at T2.
+//!
+//! **udhcpc** (busybox) sends its renewal from a socket of its own, connected to the server, and closes that at once; it listens
+//! on another one, bound to no address. An answer in unicast that arrives before the close belongs to the connected socket and
+//! dies with it. Servers on a wire are never that quick, a switch on the same machine is. No broadcast belongs to a connected
+//! socket, so it is heard whenever it comes.
 
 use std::net::Ipv4Addr;
 
@@ -37,6 +58,8 @@ const REPLY_BYTES: usize = 1024;
 /// In front of the reply.
 const UDP_OFFSET: usize = ethernet::HEADER_BYTES + ipv4::HEADER_BYTES;
 const PAYLOAD_OFFSET: usize = UDP_OFFSET + udp::HEADER_BYTES;
+/// How the vendor class of busybox's client begins.
+const UDHCPC: &[u8] = b"udhcp";
 const NAK_TEXT: &str = "this address is not of this network";
 
 /// Answers a message to a DHCP server, whatever its source and destination addresses.
@@ -140,7 +163,7 @@ fn judge(
             Reply { ciaddr: request.ciaddr, ..configuration(&request, MessageType::Ack, lease) },
         ),
         MessageType::Request => match judge_request(&request, lease)? {
-            MessageType::Nak => return refuse(&request, headers, lease, out),
+            MessageType::Nak => return refuse(asker, &request, headers, lease, out),
             _ => (
                 Trap::DhcpAck,
                 Reply { ciaddr: request.ciaddr, ..with_times(&request, MessageType::Ack, lease) },
@@ -148,15 +171,41 @@ fn judge(
         },
         _ => return Err(DropReason::DhcpIgnored),
     };
-    // RFC 2131 section 4.1.
-    let (to, mac) = if !request.ciaddr.is_unspecified() && reply.message_type == MessageType::Ack {
-        (request.ciaddr, asker.port.mac)
-    } else if request.flags & BROADCAST_FLAG != 0 {
-        (Ipv4Addr::BROADCAST, MacAddr::BROADCAST)
-    } else {
-        (lease.address, asker.port.mac)
-    };
+    let (to, mac) = destination(asker, &request, headers, (reply.message_type, lease.address));
     finish(reply, trap, (lease.gateway, to, mac), out)
+}
+
+/// Where an answer of a kind with an address goes, as IP and MAC address: the table of this module.
+fn destination(
+    asker: &Asker<'_>,
+    request: &Message<'_>,
+    headers: &Headers,
+    (kind, new): (MessageType, Ipv4Addr),
+) -> (Ipv4Addr, MacAddr) {
+    const EVERYBODY: (Ipv4Addr, MacAddr) = (Ipv4Addr::BROADCAST, MacAddr::BROADCAST);
+    let renewing = is_renewing(request, headers);
+    let to = match kind {
+        _ if renewing && closes_at_once(request) => return EVERYBODY,
+        MessageType::Nak if renewing => request.ciaddr,
+        MessageType::Nak => return EVERYBODY,
+        MessageType::Ack if !request.ciaddr.is_unspecified() => request.ciaddr,
+        _ if request.flags & BROADCAST_FLAG != 0 => return EVERYBODY,
+        _ => new,
+    };
+    (to, asker.port.mac)
+}
+
+/// A client that speaks to one server and from the address that it would keep holds that address.
+fn is_renewing(request: &Message<'_>, headers: &Headers) -> bool {
+    let unicast = |ip: Ipv4Addr| CustomerIp::from(ip).require_unicast().is_ok();
+    matches!(headers.network, Network::V4 { source, destination }
+        if source == request.ciaddr && unicast(source) && unicast(destination))
+        && request.message_type == Some(MessageType::Request)
+}
+
+/// busybox names itself so unless it is told otherwise (`-V`).
+fn closes_at_once(request: &Message<'_>) -> bool {
+    request.vendor_class.is_some_and(|class| class.bytes().take(UDHCPC.len()).eq(UDHCPC.iter().copied()))
 }
 
 /// ACK or NAK.
@@ -178,8 +227,9 @@ fn judge_request(request: &Message<'_>, lease: &Lease) -> Result<MessageType, Dr
     }
 }
 
-/// A NAK goes to everybody: the client has no address that could be relied upon (RFC 2131 section 4.3.2).
+/// A NAK, in the name of the server that was asked.
 fn refuse(
+    asker: &Asker<'_>,
     request: &Message<'_>,
     headers: &Headers,
     lease: &Lease,
@@ -192,7 +242,8 @@ fn refuse(
     let from =
         addressed.filter(|&ip| CustomerIp::from(ip).require_unicast().is_ok()).unwrap_or(lease.gateway);
     let reply = Reply { message: NAK_TEXT, ..Reply::to(request, MessageType::Nak, from) };
-    finish(reply, Trap::DhcpNak, (from, Ipv4Addr::BROADCAST, MacAddr::BROADCAST), out)
+    let (to, mac) = destination(asker, request, headers, (MessageType::Nak, lease.address));
+    finish(reply, Trap::DhcpNak, (from, to, mac), out)
 }
 
 fn finish(

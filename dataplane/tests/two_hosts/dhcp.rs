@@ -10,7 +10,7 @@ use dhcproto::v4::{DhcpOption, Flags, Message, MessageType, OptionCode, UnknownO
 use dhcproto::{Decodable, Decoder, Encodable};
 use etherparse::TransportHeader;
 
-use super::frames::{Head, Seen, TTL};
+use super::frames::{Head, Seen, TTL, assert_is_golden, golden};
 use super::world::*;
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -132,12 +132,18 @@ impl Answer {
         }
     }
 
+    /// To everybody.
     #[track_caller]
     fn is_nak(&self, server: Ipv4Addr) {
+        self.is_nak_to(server, Ipv4Addr::BROADCAST, MacAddr::BROADCAST);
+    }
+
+    #[track_caller]
+    fn is_nak_to(&self, server: Ipv4Addr, ip: Ipv4Addr, mac: MacAddr) {
         assert_eq!(self.kind(), MessageType::Nak);
         assert_eq!(self.server(), server);
-        assert_eq!(self.ips, (server.into(), Ipv4Addr::BROADCAST.into()));
-        assert_eq!(self.macs, (MacAddr::ROUTER, MacAddr::BROADCAST));
+        assert_eq!(self.ips, (server.into(), ip.into()));
+        assert_eq!(self.macs, (MacAddr::ROUTER, mac));
         assert_eq!((self.message.yiaddr(), self.message.ciaddr()), (NONE, NONE));
         for absent in [
             OptionCode::AddressLeaseTime,
@@ -265,18 +271,64 @@ fn renewing_and_rebinding() {
         ack.has_whole_lease();
     }
     for _ in 0..3 {
-        // With its old source address, to the old network's server; a client may want the NAK from that one.
-        Ask::request().has(OLD, OLD_GATEWAY).answered(&world, Trap::DhcpNak).is_nak(OLD_GATEWAY);
-        Ask::request().has(OLD, Ipv4Addr::BROADCAST).answered(&world, Trap::DhcpNak).is_nak(GATEWAY);
+        // Renewing, with its old source address, to the old network's server, which a client may want the NAK from. It
+        // listens where it speaks from, whatever the flag says.
+        for ask in [Ask::request(), Ask { broadcast: true, ..Ask::request() }] {
+            let nak = ask.has(OLD, OLD_GATEWAY).answered(&world, Trap::DhcpNak);
+            nak.is_nak_to(OLD_GATEWAY, OLD, A1.mac);
+        }
         // Against RFC 2131 table 5, and seen.
-        Ask::request()
-            .has(OLD, OLD_GATEWAY)
-            .server(OLD_GATEWAY)
-            .answered(&world, Trap::DhcpNak)
-            .is_nak(OLD_GATEWAY);
+        let sloppy = Ask::request().has(OLD, OLD_GATEWAY).server(OLD_GATEWAY);
+        sloppy.answered(&world, Trap::DhcpNak).is_nak_to(OLD_GATEWAY, OLD, A1.mac);
+        // Rebinding.
+        Ask::request().has(OLD, Ipv4Addr::BROADCAST).answered(&world, Trap::DhcpNak).is_nak(GATEWAY);
     }
     let ack = Ask::request().has(OWN, OLD_GATEWAY).server(OLD_GATEWAY).answered(&world, Trap::DhcpAck);
     assert_eq!(ack.server(), GATEWAY);
+}
+
+#[test]
+fn a_nak_is_unicast_only_to_an_address_that_was_spoken_from() {
+    let world = World::vxlan();
+    let other = Ipv4Addr::new(10, 77, 0, 6);
+    for ask in [
+        Ask { from: NONE, ..Ask::request().has(OLD, OLD_GATEWAY) },
+        Ask { from: other, ..Ask::request().has(OLD, OLD_GATEWAY) },
+        Ask { ciaddr: NONE, ..Ask::request().wants(OLD).has(OLD, OLD_GATEWAY) },
+        Ask::request().has(Ipv4Addr::LOCALHOST, OLD_GATEWAY),
+    ] {
+        ask.answered(&world, Trap::DhcpNak).is_nak(OLD_GATEWAY);
+    }
+}
+
+/// Renewals as these clients send them, in the network that they have their lease from and after a move to another.
+#[test]
+fn real_renewals_are_answered_where_their_clients_listen() {
+    let mut world = World::vxlan();
+    let clients = ["dhcpcd", "networkd", "udhcpc"];
+    let send = |world: &World, client: &str| {
+        let outcome = world.a.send(&A1, &golden(&format!("dhcp_renewal_{client}")));
+        let seen = Seen::of(&outcome.frame);
+        (outcome.verdict, seen.ips(), seen.macs().1, outcome.frame)
+    };
+    let everybody = ((GATEWAY.into(), Ipv4Addr::BROADCAST.into()), MacAddr::BROADCAST);
+    let itself = ((GATEWAY.into(), OWN.into()), A1.mac);
+    let expected = |client: &str| if client == "udhcpc" { everybody } else { itself };
+    for client in clients {
+        let (verdict, ips, mac, frame) = send(&world, client);
+        assert_eq!(verdict, Verdict::Reply(Trap::DhcpAck), "{client}");
+        assert_eq!((ips, mac), expected(client), "{client}");
+        if client == "udhcpc" {
+            assert_is_golden("our_dhcp_ack_to_udhcpc", &frame);
+        }
+    }
+    world.a.apply(&document(2, &[Guest { network: 200, ips: &["10.2.0.5"], ..A1 }]));
+    for client in clients {
+        let (verdict, ips, mac, frame) = send(&world, client);
+        assert_eq!(verdict, Verdict::Reply(Trap::DhcpNak), "{client}");
+        assert_eq!((ips, mac), expected(client), "{client}");
+        assert_is_golden(&format!("our_dhcp_nak_to_{client}"), &frame);
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What guests send, and an independent look at what they get.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
 use dataplane::packet::{Checksum, Offload, SegmentKind, Segmentation};
 use dataplane::types::MacAddr;
@@ -306,4 +307,19 @@ fn judge_checksum(net: &NetHeaders, transport: &TransportHeader, payload: &[u8])
         NetHeaders::Arp(_) => return,
     }
     assert_eq!(&again, transport, "transport checksum");
+}
+
+/// A frame of `tests/golden`, where each file notes its origin.
+pub(crate) fn golden(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).with_extension("hex");
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let octets = text.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace);
+    octets.map(|octet| u8::from_str_radix(octet, 16).unwrap()).collect()
+}
+
+#[track_caller]
+pub(crate) fn assert_is_golden(name: &str, frame: &[u8]) {
+    let row = |row: &[u8]| row.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+    let rows: Vec<String> = frame.chunks(16).map(row).collect();
+    assert_eq!(frame, golden(name), "{name} is now\n{}", rows.join("\n"));
 }

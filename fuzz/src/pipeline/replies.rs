@@ -1,6 +1,6 @@
 //! What the switch's own answers to a guest must be.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use dataplane::packet::Offload;
 use dataplane::pipeline::Trap;
@@ -184,7 +184,12 @@ fn check_dhcp(asker: &Port, trap: Trap, outcome: &Outcome, answer: &Headers) {
         Trap::DhcpAck if was(&[MessageType::Request]) => assert!(named.contains(&Some(lease.address))),
         Trap::DhcpNak => {
             assert!(named.iter().flatten().any(|ip| *ip != lease.address));
-            assert_eq!(answer.destination, MacAddr::BROADCAST);
+            if answer.destination != MacAddr::BROADCAST {
+                // To an address only if the asker has just spoken from it to one server.
+                let (from, to) = question.addresses().unwrap();
+                assert_eq!((answer.addresses().unwrap().1, IpAddr::V4(asked.ciaddr)), (from, from));
+                assert!(to != IpAddr::V4(Ipv4Addr::BROADCAST) && !to.is_multicast());
+            }
         }
         _ => {}
     }
