@@ -16,6 +16,7 @@ const HOUSES: [(&str, &[&str]); 2] = [
             "publish",
             "wire",
             "desired",
+            "conntrack",
             "offload",
             "directory",
             "stats",
