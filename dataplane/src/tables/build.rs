@@ -2,20 +2,24 @@
 //! the same are shared, slots stay where they are, counters live on.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use super::{Hop, Lease, Port, Progress, RouterAdvertisement, Routes, Tables, Vnet, VnetIndex};
+use super::{
+    AddressSet, Addresses, Hop, Lease, Port, Progress, RouterAdvertisement, Routes, Tables, Vnet, VnetIndex,
+};
 use crate::desired::{ConfigError, HostConfig, NetworkConfig, NextHop, PortConfig, UnderlayConfig};
 use crate::stats::Counters;
-use crate::types::{CustomerIp, Mtu, PortId, Vni};
+use crate::types::{MacAddr, Mtu, PortId, Vni};
 
 impl Tables {
     /// The tables of a switch that holds nothing yet, counting for so many workers.
     #[must_use]
     pub fn empty(underlay: Arc<UnderlayConfig>, workers: usize) -> Self {
         Self {
+            own: underlay.physical_ips.iter().map(|ip| ip.0).collect(),
             generation: crate::types::Generation::default(),
             underlay,
             underlay_counters: Counters::new(workers),
@@ -37,18 +41,18 @@ impl Tables {
             generation: config.generation,
             underlay: self.underlay.clone(),
             underlay_counters: self.underlay_counters.clone(),
+            own: self.own.clone(),
             ports: self.ports.iter().map(|_| None).collect(),
             vnets: Vec::new(),
             by_vni,
             by_name: HashMap::with_capacity_and_hasher(config.ports.len(), FixedState::default()),
         };
-        let mut addresses: Vec<HashMap<CustomerIp, PortId, FixedState>> =
-            vnets.iter().map(|_| HashMap::default()).collect();
+        let mut addresses: Vec<Addresses> = vnets.iter().map(|_| Addresses::default()).collect();
         for (id, port) in self.place_ports(config) {
             let Some(&vnet) = next.by_vni.get(&port.network) else { continue };
             let Some(network) = vnets.get(vnet.0 as usize).and_then(Option::as_ref) else { continue };
             if let Some(addresses) = addresses.get_mut(vnet.0 as usize) {
-                addresses.extend(port.ips.iter().map(|&ip| (ip, id)));
+                port.ips.iter().for_each(|&ip| addresses.insert(ip, id));
             }
             next.by_name.insert(port.name.clone(), id);
             let built = self.succeed_port(id, port, network, vnet, config, workers);
@@ -139,6 +143,7 @@ impl Tables {
             vnet,
             vni: port.network,
             mac: port.mac,
+            ips: port.ips.iter().map(|ip| ip.0).collect(),
             epoch: bound.map_or(config.generation, |before| before.epoch),
             lease: Lease::of(port, network, self.mtu_of(network)),
             counters: before.map_or_else(|| Counters::new(workers), |before| before.counters.clone()),
@@ -146,11 +151,7 @@ impl Tables {
         })
     }
 
-    fn succeed_vnet(
-        &self,
-        network: &Arc<NetworkConfig>,
-        addresses: HashMap<CustomerIp, PortId, FixedState>,
-    ) -> Arc<Vnet> {
+    fn succeed_vnet(&self, network: &Arc<NetworkConfig>, addresses: Addresses) -> Arc<Vnet> {
         let before = self.vnet_of(network.vni).filter(|before| same(&before.config, network));
         if let Some(before) = before
             && before.addresses == addresses
@@ -165,6 +166,7 @@ impl Tables {
             routes: before.map_or_else(|| routes(network), |before| before.routes.clone()),
             router_advertisement: RouterAdvertisement::of(network, mtu),
             addresses,
+            gateways: gateways(network),
         })
     }
 
@@ -176,6 +178,11 @@ impl Tables {
 /// Same allocation, or same content.
 fn same<T: PartialEq>(a: &Arc<T>, b: &Arc<T>) -> bool {
     Arc::ptr_eq(a, b) || a == b
+}
+
+fn gateways(network: &NetworkConfig) -> AddressSet {
+    let link_local = IpAddr::V6(MacAddr::ROUTER.link_local());
+    network.subnets.iter().map(|subnet| subnet.gateway.0).chain([link_local]).collect()
 }
 
 fn routes(network: &NetworkConfig) -> Routes {

@@ -122,7 +122,7 @@ fn the_lease_says_all_that_a_guest_needs() {
 #[test]
 fn own_prefixes_come_before_routes() {
     let tables = succeed(&Tables::empty(underlay(), 1), document(1));
-    let at = |ip: &str| vnet(&tables, 100).routes.lookup(ip.parse().unwrap());
+    let at = |ip: &str| vnet(&tables, 100).routes.lookup(ip.parse().unwrap()).copied();
     assert_eq!(at("10.0.1.9"), Some(Hop::OnLink));
     assert_eq!(at("192.0.2.9"), Some(Hop::Drop));
     assert_eq!(vnet(&tables, 200).routes.lookup("192.0.2.9".parse().unwrap()), None);
