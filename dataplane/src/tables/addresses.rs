@@ -10,7 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use foldhash::fast::FixedState;
 
-use crate::types::{CustomerIp, PortId};
+use crate::desired::PortConfig;
+use crate::types::{CustomerIp, MacAddr, PortId};
 
 /// A handful of addresses, by family, so that a look compares numbers.
 #[derive(Debug, Clone, Default)]
@@ -51,11 +52,12 @@ impl FromIterator<IpAddr> for AddressSet {
     }
 }
 
-/// The ports' addresses in one network.
+/// The ports' addresses in one network. Each has one owner.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Addresses {
     v4: Slots,
     v6: HashMap<Ipv6Addr, PortId, FixedState>,
+    macs: HashMap<MacAddr, PortId, FixedState>,
 }
 
 impl Addresses {
@@ -68,13 +70,27 @@ impl Addresses {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.v4.used == 0 && self.v6.is_empty()
+        self.macs.is_empty()
     }
 
-    pub(super) fn insert(&mut self, ip: CustomerIp, port: PortId) {
-        match ip.0 {
-            IpAddr::V4(ip) => self.v4.insert(ip, port),
-            IpAddr::V6(ip) => drop(self.v6.insert(ip, port)),
+    /// Adds a port's addresses; false when one of them has an owner.
+    #[must_use]
+    pub(super) fn insert(&mut self, port: &PortConfig, id: PortId) -> bool {
+        let is_free = self.macs.insert(port.mac, id).is_none();
+        port.ips.iter().fold(is_free, |is_free, ip| match ip.0 {
+            IpAddr::V4(ip) => self.v4.insert(ip, id).is_none() && is_free,
+            IpAddr::V6(ip) => self.v6.insert(ip, id).is_none() && is_free,
+        })
+    }
+
+    /// Removes a port's addresses.
+    pub(super) fn remove(&mut self, port: &PortConfig) {
+        self.macs.remove(&port.mac);
+        for ip in &port.ips {
+            match ip.0 {
+                IpAddr::V4(ip) => self.v4.remove(ip),
+                IpAddr::V6(ip) => drop(self.v6.remove(&ip)),
+            }
         }
     }
 }
@@ -130,26 +146,48 @@ impl Slots {
         None
     }
 
-    fn insert(&mut self, ip: Ipv4Addr, port: PortId) {
-        if ip == NOBODY {
-            return;
-        }
+    /// Gives the owner before, if there was one.
+    fn insert(&mut self, ip: Ipv4Addr, port: PortId) -> Option<PortId> {
         if (self.used + 1) * 2 > self.slots.len() {
             let grown = Self::with_slots(self.slots.len() * 2);
-            for (ip, port) in std::mem::replace(self, grown).slots {
+            let before = std::mem::replace(self, grown);
+            for (ip, port) in before.slots {
                 self.insert(ip, port);
             }
         }
         let mut at = self.home(ip);
         while let Some(slot) = self.slots.get_mut(at & (self.slots.len() - 1)) {
-            if slot.0 == NOBODY {
-                self.used += 1;
-            } else if slot.0 != ip {
-                at += 1;
-                continue;
+            if slot.0 == ip || slot.0 == NOBODY {
+                let (owner, before) = std::mem::replace(slot, (ip, port));
+                self.used += usize::from(owner == NOBODY && ip != NOBODY);
+                return (owner != NOBODY).then_some(before);
             }
-            *slot = (ip, port);
-            return;
+            at += 1;
+        }
+        None
+    }
+
+    /// Takes the address out, and puts those behind it in anew: a search ends at an empty slot.
+    fn remove(&mut self, ip: Ipv4Addr) {
+        let mask = self.slots.len() - 1;
+        let mut at = self.home(ip);
+        loop {
+            match self.slots[at & mask].0 {
+                NOBODY => return,
+                other if other == ip => break,
+                _ => at += 1,
+            }
+        }
+        self.slots[at & mask] = EMPTY;
+        self.used -= 1;
+        loop {
+            at += 1;
+            let (ip, port) = std::mem::replace(&mut self.slots[at & mask], EMPTY);
+            if ip == NOBODY {
+                return;
+            }
+            self.used -= 1;
+            self.insert(ip, port);
         }
     }
 
@@ -165,38 +203,73 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::desired::PortKind;
+    use crate::types::Vni;
 
     #[test]
     fn the_unspecified_address_is_nobodys() {
-        let mut addresses = Addresses::default();
-        assert_eq!(addresses.get(NOBODY.into()), None);
-        addresses.insert(NOBODY.into(), PortId(1));
-        assert_eq!(addresses.get(NOBODY.into()), None);
-        assert!(addresses.is_empty());
+        let mut slots = Slots::default();
+        assert_eq!(
+            (slots.get(NOBODY), slots.insert(NOBODY, PortId(1)), slots.get(NOBODY)),
+            (None, None, None)
+        );
+        slots.remove(NOBODY);
+        assert_eq!(slots, Slots::default());
     }
 
-    fn address(number: u8) -> CustomerIp {
-        match number {
-            0..8 => Ipv6Addr::from_bits(number.into()).into(),
-            // Many of them far apart, so that some share a home slot.
-            _ => Ipv4Addr::new(number & 63, 0, 0, 1 + (number >> 6)).into(),
+    fn address(number: u8) -> Ipv4Addr {
+        // Many of them far apart, so that some share a home slot.
+        Ipv4Addr::new(number & 63, 0, 0, 1 + (number >> 6))
+    }
+
+    #[test]
+    fn a_ports_addresses_come_and_go_together() {
+        let port = |mac, ips: &[&str]| PortConfig {
+            name: "p".parse().unwrap(),
+            network: Vni::new(1).unwrap(),
+            mac: MacAddr([2, 0, 0, 0, 0, mac]),
+            ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+            kind: PortKind::Tap,
+            netns: None,
+            queues: 1,
+            hostname: None,
+        };
+        let (one, two) = (port(1, &["10.0.0.1", "fd00::1"]), port(2, &["10.0.0.2", "fd00::2"]));
+        let mut addresses = Addresses::default();
+        assert!(addresses.insert(&one, PortId(1)));
+        let alone = addresses.clone();
+        assert!(addresses.insert(&two, PortId(2)) && addresses != alone);
+        assert_eq!(addresses.get("fd00::2".parse().unwrap()), Some(PortId(2)));
+        addresses.remove(&two);
+        assert_eq!(addresses, alone);
+        for taken in [port(1, &["10.0.0.3"]), port(3, &["10.0.0.1"]), port(3, &["10.0.0.3", "fd00::1"])] {
+            assert!(!alone.clone().insert(&taken, PortId(3)), "{taken:?}");
         }
+        addresses.remove(&one);
+        assert!(addresses.is_empty() && addresses == Addresses::default());
     }
 
     proptest! {
-        /// Whatever is put in, it says what a plain map says.
+        /// Whatever is put in and taken out, it says what a plain map says.
         #[test]
-        fn equals_a_plain_map(steps in prop::collection::vec((any::<u8>(), 0_u32..3), 0..300)) {
-            let mut addresses = Addresses::default();
+        fn equals_a_plain_map(steps in prop::collection::vec((any::<u8>(), 0_u32..3, any::<bool>()), 0..300)) {
+            let mut slots = Slots::default();
             let mut plain = HashMap::new();
-            for (number, port) in steps {
+            for (number, port, is_in) in steps {
                 let (ip, port) = (address(number), PortId(port));
-                addresses.insert(ip, port);
-                plain.insert(ip, port);
-                prop_assert_eq!(addresses.is_empty(), plain.is_empty());
+                if ip == NOBODY {
+                    continue;
+                }
+                if is_in {
+                    prop_assert_eq!(slots.insert(ip, port), plain.insert(ip, port));
+                } else {
+                    slots.remove(ip);
+                    plain.remove(&ip);
+                }
+                prop_assert_eq!(slots.used, plain.len());
             }
             for number in 0..=u8::MAX {
-                prop_assert_eq!(addresses.get(address(number)), plain.get(&address(number)).copied());
+                prop_assert_eq!(slots.get(address(number)), plain.get(&address(number)).copied());
             }
         }
     }

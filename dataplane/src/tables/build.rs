@@ -1,6 +1,8 @@
 //! [`HostConfig`] + the tables before → the tables after. Pure, and cheap where nothing changed: parts whose document is
 //! the same are shared, slots stay where they are, counters live on.
 
+mod in_place;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,8 +27,9 @@ impl Tables {
             underlay_counters: Counters::new(workers),
             ports: Vec::new(),
             vnets: Vec::new(),
-            by_vni: HashMap::default(),
-            by_name: HashMap::default(),
+            by_vni: Arc::default(),
+            by_name: Arc::default(),
+            order: Arc::default(),
         }
     }
 
@@ -35,7 +38,15 @@ impl Tables {
     /// # Errors
     /// What [`HostConfig::validate`] finds.
     pub fn succeed(&self, config: &HostConfig, workers: usize) -> Result<Self, ConfigError> {
+        if let Some(next) = self.succeed_in_place(config, workers) {
+            return Ok(next);
+        }
         config.validate(&self.underlay)?;
+        Ok(self.succeed_any(config, workers))
+    }
+
+    /// The same for a valid document, whatever it has in common with the one before.
+    fn succeed_any(&self, config: &HostConfig, workers: usize) -> Self {
         let (vnets, by_vni) = self.place_vnets(config);
         let mut next = Self {
             generation: config.generation,
@@ -44,17 +55,20 @@ impl Tables {
             own: self.own.clone(),
             ports: self.ports.iter().map(|_| None).collect(),
             vnets: Vec::new(),
-            by_vni,
-            by_name: HashMap::with_capacity_and_hasher(config.ports.len(), FixedState::default()),
+            by_vni: Arc::new(by_vni),
+            by_name: Arc::default(),
+            order: Arc::default(),
         };
+        let mut by_name = HashMap::with_capacity_and_hasher(config.ports.len(), FixedState::default());
         let mut addresses: Vec<Addresses> = vnets.iter().map(|_| Addresses::default()).collect();
         for (id, port) in self.place_ports(config) {
             let Some(&vnet) = next.by_vni.get(&port.network) else { continue };
             let Some(network) = vnets.get(vnet.0 as usize).and_then(Option::as_ref) else { continue };
             if let Some(addresses) = addresses.get_mut(vnet.0 as usize) {
-                port.ips.iter().for_each(|&ip| addresses.insert(ip, id));
+                // Free, in a valid document.
+                let _ = addresses.insert(port, id);
             }
-            next.by_name.insert(port.name.clone(), id);
+            by_name.insert(port.name.clone(), id);
             let built = self.succeed_port(id, port, network, vnet, config, workers);
             if next.ports.len() <= id.index() {
                 next.ports.resize(id.index() + 1, None);
@@ -63,12 +77,14 @@ impl Tables {
                 *slot = Some(built);
             }
         }
+        next.order = config.ports.iter().filter_map(|port| by_name.get(&port.name).copied()).collect();
+        next.by_name = Arc::new(by_name);
         next.vnets = vnets
             .into_iter()
             .zip(addresses)
             .map(|(network, addresses)| network.map(|network| self.succeed_vnet(network, addresses)))
             .collect();
-        Ok(next)
+        next
     }
 
     /// Networks keep their slots; new ones fill gaps.
@@ -153,11 +169,19 @@ impl Tables {
 
     fn succeed_vnet(&self, network: &Arc<NetworkConfig>, addresses: Addresses) -> Arc<Vnet> {
         let before = self.vnet_of(network.vni).filter(|before| same(&before.config, network));
-        if let Some(before) = before
-            && before.addresses == addresses
-        {
-            return before.clone();
+        match before {
+            Some(before) if before.addresses == addresses => before.clone(),
+            _ => self.vnet_with(network, before, addresses),
         }
+    }
+
+    /// `before` has the same configuration.
+    fn vnet_with(
+        &self,
+        network: &Arc<NetworkConfig>,
+        before: Option<&Arc<Vnet>>,
+        addresses: Addresses,
+    ) -> Arc<Vnet> {
         let mtu = self.mtu_of(network);
         Arc::new(Vnet {
             config: network.clone(),

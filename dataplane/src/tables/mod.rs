@@ -39,8 +39,10 @@ pub struct Tables {
     /// Dense; a port holds its network's index.
     vnets: Vec<Option<Arc<Vnet>>>,
     /// Keys are this host's networks, not chosen by guests: a fixed seed is safe, and keeps building deterministic.
-    by_vni: HashMap<Vni, VnetIndex, FixedState>,
-    by_name: HashMap<PortName, PortId, FixedState>,
+    by_vni: Arc<HashMap<Vni, VnetIndex, FixedState>>,
+    by_name: Arc<HashMap<PortName, PortId, FixedState>>,
+    /// The ports' slots in the document's order.
+    order: Arc<[PortId]>,
 }
 
 /// A virtual network's slot in one [`Tables`] and its successors, for as long as the network exists.
