@@ -70,7 +70,7 @@ fn beyond<'t>(
 
 /// The port that a tunnel packet of the network is for: the one with the address, or the one that the network's
 /// routes send such packets through.
-#[inline]
+#[inline(always)]
 pub(super) fn arrive<'t>(
     tables: &'t Tables,
     vnet: &Vnet,
