@@ -111,11 +111,11 @@ impl<'a> Sender<'a> {
         for question in questions {
             let of_question = (packets.get_mut(question.number), verdicts.get_mut(question.number));
             let (Some(packet), Some(verdict)) = of_question else { continue };
-            *verdict = match self.resolve(packet, question) {
-                Ok(tunnel) => Verdict::Underlay(tunnel),
-                Err(DropReason::TooBig) => self.too_big(packet, question.vnet),
-                Err(reason) => Verdict::Drop(reason),
-            };
+            match self.resolve(packet, question, verdict) {
+                Ok(()) => {}
+                Err(DropReason::TooBig) => *verdict = self.too_big(packet, question.vnet),
+                Err(reason) => *verdict = Verdict::Drop(reason),
+            }
         }
     }
 
@@ -306,9 +306,15 @@ impl<'a> Sender<'a> {
         usize::from(vnet.mtu.bytes()).min(self.largest_inner)
     }
 
-    /// Into a tunnel, if the directory knows whereto. The sender of what is too big is still to be told.
+    /// Into a tunnel, if the directory knows whereto; the verdict is then written in place. The sender of what is too big
+    /// is still to be told.
     #[inline(always)]
-    fn resolve(&self, packet: &mut Packet<'_>, question: &Question<'_>) -> Result<Tunnel, DropReason> {
+    fn resolve(
+        &self,
+        packet: &mut Packet<'_>,
+        question: &Question<'_>,
+        verdict: &mut Verdict,
+    ) -> Result<(), DropReason> {
         let Question { vnet, station, hash, .. } = *question;
         let location =
             self.context.directory.lookup(hash, vnet.vni, station).ok_or(DropReason::DirectoryMiss)?;
@@ -324,12 +330,13 @@ impl<'a> Sender<'a> {
         }
         rewrite::forward(packet.frame_mut(), question.manner, self.port.mac, location.mac)?;
         encap::encapsulate(packet, self.context.tables.underlay.encapsulation, vnet.vni)?;
-        Ok(Tunnel {
+        *verdict = Verdict::Underlay(Tunnel {
             to,
             entropy: question.entropy,
             traffic_class: question.traffic_class,
             header_bytes: encap::HEADER_BYTES,
-        })
+        });
+        Ok(())
     }
 
     #[cold]

@@ -15,14 +15,17 @@ use super::{Layer, ParseError, Protocol, take};
 use crate::types::MacAddr;
 
 /// The headers of one frame. Offsets count from the Ethernet header's first byte.
+// In this order: two MAC addresses side by side, as in the frame, would be written in pieces of eight and four bytes, and
+// a processor that has just done so has to wait before it can read one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
 pub struct Headers {
     /// Ethernet destination.
     pub destination: MacAddr,
-    /// Ethernet source.
-    pub source: MacAddr,
     /// What Ethernet carries.
     pub ethertype: EtherType,
+    /// Ethernet source.
+    pub source: MacAddr,
     /// The IP addresses, where there are any.
     pub network: Network,
     /// DSCP (upper six bits) and ECN (lower two). Zero without IP, as are all fields below.
@@ -450,8 +453,8 @@ pub fn flow_hash(headers: &Headers, seed: u32) -> u32 {
             multiply(state ^ mac(headers.source), mac(headers.destination) ^ 0x1319_8a2e_0370_7344)
         }
         Network::V4 { source, destination } => {
-            let both = u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits());
-            multiply(state, both ^ 0x1319_8a2e_0370_7344)
+            let state = multiply(state, u64::from(destination.to_bits()) ^ 0x1319_8a2e_0370_7344);
+            state ^ u64::from(source.to_bits())
         }
         Network::V6 { source, destination } => {
             let (source, destination) = (halves(source), halves(destination));
