@@ -122,7 +122,7 @@ impl<'a> Sender<'a> {
     #[inline(never)]
     fn judge_any(&self, number: usize, packet: &mut Packet<'_>) -> Result<Question<'a>, Verdict> {
         // By reference: this is too large a value to be moved for every packet.
-        match &Headers::parse(packet.frame()) {
+        match &Headers::parse_any(packet.frame()) {
             Ok(headers) => self.judge(number, packet, headers),
             Err(error) => Err(self.refuse(packet.frame(), error).into()),
         }

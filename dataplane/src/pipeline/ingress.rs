@@ -93,7 +93,7 @@ impl<'a> Arrivals<'a> {
         owner: &mut Owner<'a>,
         vnet: &'a Vnet,
     ) -> Result<Verdict, DropReason> {
-        match &Headers::parse(packet.frame()) {
+        match &Headers::parse_any(packet.frame()) {
             Ok(headers) => self.judge_inner(packet, owner, vnet, headers),
             Err(error) => Err(refusal::of(error)),
         }

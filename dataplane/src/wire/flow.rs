@@ -166,7 +166,7 @@ impl Headers {
 
     /// Any frame, header by header.
     #[inline(never)]
-    fn parse_any(frame: &[u8]) -> Result<Self, ParseError> {
+    pub(crate) fn parse_any(frame: &[u8]) -> Result<Self, ParseError> {
         let Ethernet { destination, source, ethertype } = Ethernet::parse(frame)?;
         let mut headers = Self {
             destination,
