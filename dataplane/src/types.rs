@@ -121,8 +121,19 @@ impl MacAddr {
 
     /// True for the address of one station: no group bit, not all zeros.
     #[must_use]
+    #[inline]
     pub const fn is_unicast(self) -> bool {
-        self.0[0] & 1 == 0 && !matches!(self.0, [0, 0, 0, 0, 0, 0])
+        // The first octet is the number's lowest, and the group bit that octet's lowest.
+        let number = self.to_number();
+        number & 1 == 0 && number != 0
+    }
+
+    /// All octets in one number, to be compared at once.
+    #[must_use]
+    #[inline]
+    pub(crate) const fn to_number(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
     }
 
     /// Refuses what no NIC can have.

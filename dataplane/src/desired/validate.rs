@@ -31,9 +31,7 @@ impl HostConfig {
     /// # Errors
     /// The first thing found wrong.
     pub fn validate(&self, underlay: &UnderlayConfig) -> Result<(), ConfigError> {
-        if self.generation > LAST_GENERATION {
-            return Err(ConfigError::GenerationOutOfRange(self.generation));
-        }
+        self.validate_generation()?;
         at_most("networks", self.networks.len(), MOST_NETWORKS, || "networks".into())?;
         at_most("ports", self.ports.len(), MOST_PORTS, || "ports".into())?;
         let mut networks = HashMap::with_capacity(self.networks.len());
@@ -46,6 +44,13 @@ impl HostConfig {
             network.validate(underlay, &networks)?;
         }
         validate_ports(self, &networks)
+    }
+
+    pub(crate) fn validate_generation(&self) -> Result<(), ConfigError> {
+        if self.generation > LAST_GENERATION {
+            return Err(ConfigError::GenerationOutOfRange(self.generation));
+        }
+        Ok(())
     }
 }
 
@@ -155,12 +160,7 @@ fn validate_ports(config: &HostConfig, networks: &HashMap<Vni, &NetworkConfig>) 
             });
         }
         for &ip in &port.ips {
-            if vnet.subnets.iter().any(|subnet| subnet.gateway == ip) {
-                return Err(ConfigError::GatewayIp { ip, network, port: name() });
-            }
-            if !vnet.subnets.iter().any(|subnet| is_guest_address(ip, subnet.prefix)) {
-                return Err(ConfigError::IpOutside { ip, network, port: name() });
-            }
+            port.validate_ip(ip, vnet)?;
             if let Some(other) = ips.insert((network, ip), port) {
                 return Err(ConfigError::DuplicateIp {
                     ip,
@@ -175,6 +175,23 @@ fn validate_ports(config: &HostConfig, networks: &HashMap<Vni, &NetworkConfig>) 
 }
 
 impl PortConfig {
+    /// Everything that can be said without the other ports. `vnet` is its network.
+    pub(crate) fn validate_within(&self, vnet: &NetworkConfig) -> Result<(), ConfigError> {
+        self.validate_alone()?;
+        self.ips.iter().try_for_each(|&ip| self.validate_ip(ip, vnet))
+    }
+
+    fn validate_ip(&self, ip: CustomerIp, vnet: &NetworkConfig) -> Result<(), ConfigError> {
+        let (network, port) = (self.network, || self.name.clone());
+        if vnet.subnets.iter().any(|subnet| subnet.gateway == ip) {
+            return Err(ConfigError::GatewayIp { ip, network, port: port() });
+        }
+        if !vnet.subnets.iter().any(|subnet| is_guest_address(ip, subnet.prefix)) {
+            return Err(ConfigError::IpOutside { ip, network, port: port() });
+        }
+        Ok(())
+    }
+
     fn validate_alone(&self) -> Result<(), ConfigError> {
         let place = || format!("port {}", self.name);
         at_most("addresses", self.ips.len(), MOST_IPS, place)?;

@@ -25,20 +25,26 @@ const MOST_UDP_SEGMENTS: usize = 128;
 pub(super) fn check(packet: &mut Packet<'_>, headers: &Headers) -> bool {
     match packet.offload {
         Offload { checksum: Checksum::Complete | Checksum::Verified, segmentation: None } => true,
-        Offload { checksum, segmentation } => {
-            let lawful = is_partial_lawful(checksum, headers);
-            match segmentation {
-                None => lawful,
-                Some(segmentation) => match lawful.then(|| normal(segmentation, checksum, headers)).flatten()
-                {
-                    Some(normal) => {
-                        packet.offload.segmentation = normal;
-                        true
-                    }
-                    None => false,
-                },
+        asked => check_asked(asked, packet, headers),
+    }
+}
+
+#[inline(never)]
+fn check_asked(
+    Offload { checksum, segmentation }: Offload,
+    packet: &mut Packet<'_>,
+    headers: &Headers,
+) -> bool {
+    let lawful = is_partial_lawful(checksum, headers);
+    match segmentation {
+        None => lawful,
+        Some(segmentation) => match lawful.then(|| normal(segmentation, checksum, headers)).flatten() {
+            Some(normal) => {
+                packet.offload.segmentation = normal;
+                true
             }
-        }
+            None => false,
+        },
     }
 }
 

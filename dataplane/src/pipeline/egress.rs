@@ -33,32 +33,28 @@ use crate::wire::{ParseError, Protocol};
 pub fn egress(context: &Context<'_>, port: &Port, packets: &mut [Packet<'_>], verdicts: &mut Verdicts) {
     debug_assert!(packets.len() <= BATCH, "a batch has at most {BATCH} packets");
     verdicts.clear();
-    let cells = port.counters.of_worker(context.worker);
-    let sender = Sender::new(context, port);
-    let mut judged = ArrayVec::<Result<Question<'_>, Verdict>, BATCH>::new();
-    for packet in packets.iter_mut().take(BATCH) {
-        let step = match &sender {
-            Some(sender) => sender.judge(packet),
-            None => Err(DropReason::Moved.into()),
-        };
-        let _ = judged.try_push(step);
-    }
+    let Some(sender) = Sender::new(context, port) else {
+        let moved = packets.iter().take(BATCH).map(|_| Verdict::from(DropReason::Moved));
+        verdicts.extend(moved);
+        port.counters.of_worker(context.worker).dropped(DropReason::Moved, verdicts.len() as u64);
+        return;
+    };
+    verdicts.extend(packets.iter().take(BATCH).map(|_| UNANSWERED));
+    let mut questions = Questions::new();
+    sender.judge_all(packets, verdicts, &mut questions);
     // All in one go: each may have to wait for its page's address, and the waits overlap only side by side.
-    for question in judged.iter().flatten() {
+    for question in &questions {
         context.directory.prefetch(question.hash);
     }
-    for (packet, step) in packets.iter_mut().zip(judged) {
-        let verdict = match (step, &sender) {
-            (Ok(question), Some(sender)) => {
-                sender.resolve(packet, &question).unwrap_or_else(|verdict| verdict)
-            }
-            (Err(verdict), _) => verdict,
-            (Ok(_), None) => DropReason::Moved.into(),
-        };
-        count(cells, &verdict);
-        let _ = verdicts.try_push(verdict);
+    sender.resolve_all(packets, verdicts, &questions);
+    let cells = port.counters.of_worker(context.worker);
+    for verdict in verdicts.iter() {
+        count(cells, verdict);
     }
 }
+
+/// What becomes of a frame for which the directory was not asked, or did not know.
+const UNANSWERED: Verdict = Verdict::Drop(DropReason::DirectoryMiss);
 
 /// A port and what its batch needs to know once.
 struct Sender<'a> {
@@ -67,12 +63,12 @@ struct Sender<'a> {
     vnet: &'a Vnet,
     /// The largest inner IP packet that fits the tunnels, in bytes.
     largest_inner: usize,
-    has_v4: bool,
-    has_v6: bool,
 }
 
 /// A frame that waits for the directory's word.
 struct Question<'a> {
+    /// The frame's place in the batch.
+    number: usize,
     vnet: &'a Vnet,
     station: CustomerIp,
     hash: Hash,
@@ -83,43 +79,72 @@ struct Question<'a> {
     traffic_class: u8,
 }
 
+/// A batch's frames that wait for the directory's word, in its order.
+type Questions<'a> = ArrayVec<Question<'a>, BATCH>;
+
 impl<'a> Sender<'a> {
     fn new(context: &'a Context<'a>, port: &'a Port) -> Option<Self> {
         // A slot of other tables may hold another network by now: never mix the two.
         let vnet = context.tables.vnet(port.vnet).filter(|vnet| vnet.vni == port.vni)?;
-        let underlay = &context.tables.underlay;
-        Some(Self {
-            context,
-            port,
-            vnet,
-            largest_inner: usize::from(underlay.largest_inner_mtu()),
-            has_v4: underlay.physical_ips.iter().any(|ip| ip.0.is_ipv4()),
-            has_v6: underlay.physical_ips.iter().any(|ip| ip.0.is_ipv6()),
-        })
+        let largest_inner = usize::from(context.tables.underlay.largest_inner_mtu());
+        Some(Self { context, port, vnet, largest_inner })
     }
 
     const fn asker(&self) -> Asker<'a> {
         Asker { context: self.context, port: self.port, vnet: self.vnet }
     }
 
-    /// As far as it goes without the directory. The error is the end.
-    #[inline]
-    fn judge(&self, packet: &mut Packet<'_>) -> Result<Question<'a>, Verdict> {
+    // This pass and the last one are functions of their own: together they would need more registers than there are.
+    #[inline(never)]
+    fn judge_all(&self, packets: &mut [Packet<'_>], verdicts: &mut [Verdict], questions: &mut Questions<'a>) {
+        for (number, (packet, verdict)) in packets.iter_mut().zip(verdicts).enumerate() {
+            // The same walk either way: in its copy for plain frames the compiler knows most answers.
+            match Headers::parse_plain(packet.frame()) {
+                Some(headers) => note(self.judge(number, packet, &headers), verdict, questions),
+                None => note(self.judge_any(number, packet), verdict, questions),
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn resolve_all(&self, packets: &mut [Packet<'_>], verdicts: &mut [Verdict], questions: &Questions<'a>) {
+        for question in questions {
+            let of_question = (packets.get_mut(question.number), verdicts.get_mut(question.number));
+            let (Some(packet), Some(verdict)) = of_question else { continue };
+            match self.resolve(packet, question, verdict) {
+                Ok(()) => {}
+                Err(DropReason::TooBig) => *verdict = self.too_big(packet, question.vnet),
+                Err(reason) => *verdict = Verdict::Drop(reason),
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn judge_any(&self, number: usize, packet: &mut Packet<'_>) -> Result<Question<'a>, Verdict> {
         // By reference: this is too large a value to be moved for every packet.
-        let parsed = Headers::parse(packet.frame());
-        let headers = match &parsed {
-            Ok(headers) => headers,
-            Err(error) => return Err(self.refuse(packet.frame(), error).into()),
-        };
-        if headers.source != self.port.mac {
+        match &Headers::parse_any(packet.frame()) {
+            Ok(headers) => self.judge(number, packet, headers),
+            Err(error) => Err(self.refuse(packet.frame(), error).into()),
+        }
+    }
+
+    /// As far as it goes without the directory. The error is the end.
+    #[inline(always)]
+    fn judge(
+        &self,
+        number: usize,
+        packet: &mut Packet<'_>,
+        headers: &Headers,
+    ) -> Result<Question<'a>, Verdict> {
+        if headers.source.to_number() != self.port.mac.to_number() {
             return Err(DropReason::SourceMacSpoofed.into());
         }
-        if let Network::Other = headers.network {
+        let Some((source, target)) = headers.addresses() else {
             return Err(match headers.ethertype {
                 EtherType::ARP => trap::arp::answer(&self.asker(), packet),
                 _ => DropReason::EthertypeUnsupported.into(),
             });
-        }
+        };
         refuse_source_route(headers)?;
         // Ethernet's padding ends here: it would travel for nothing, and could hold what its sender's memory held.
         let _ = packet.set_len(headers.end as usize);
@@ -129,9 +154,6 @@ impl<'a> Sender<'a> {
         if let Some(verdict) = self.trap_of_any_source(packet, headers) {
             return Err(verdict);
         }
-        let Some((source, target)) = headers.addresses() else {
-            return Err(DropReason::EthertypeUnsupported.into());
-        };
         self.check_source(source, target)?;
         if let Some(verdict) = self.trap_of_own_source(packet, headers, target) {
             return Err(verdict);
@@ -144,21 +166,47 @@ impl<'a> Sender<'a> {
             return Err(trap::icmp::time_exceeded(self.vnet, packet, headers));
         }
         match route::route(self.context.tables, self.vnet, CustomerIp(target))? {
+            Way::Remote(vnet) => Ok(self.ask(number, packet, headers, vnet, CustomerIp(target))),
             Way::Local(receiver, vnet) => Err(self.deliver(packet, headers, manner, receiver, vnet)),
-            Way::Remote(station, vnet) => {
-                let [entropy, _] = halves(flow::flow_hash(headers, vnet.vni.value()));
-                Ok(Question {
-                    vnet,
-                    station,
-                    hash: self.context.directory.hash(vnet.vni, station),
-                    ip_bytes: claims::largest_ip_bytes(packet.offload, headers),
-                    manner,
-                    entropy,
-                    // RFC 6040 section 4.1, normal mode: as it is.
-                    traffic_class: headers.tos,
-                })
-            }
+            Way::Via(station, vnet) => Ok(self.ask_via(number, packet, headers, vnet, station)),
         }
+    }
+
+    /// Which station the directory is to be asked for, and all that will be needed of the headers then.
+    #[inline(always)]
+    fn ask(
+        &self,
+        number: usize,
+        packet: &Packet<'_>,
+        headers: &Headers,
+        vnet: &'a Vnet,
+        station: CustomerIp,
+    ) -> Question<'a> {
+        let [entropy, _] = halves(flow::flow_hash(headers, vnet.vni.value()));
+        Question {
+            number,
+            vnet,
+            station,
+            hash: self.context.directory.hash(vnet.vni, station),
+            ip_bytes: claims::largest_ip_bytes(packet.offload, headers),
+            manner: Manner::of(headers),
+            entropy,
+            // RFC 6040 section 4.1, normal mode: as it is.
+            traffic_class: headers.tos,
+        }
+    }
+
+    /// The same for a station of either family: rarer, and not worth a copy of its own everywhere.
+    #[inline(never)]
+    fn ask_via(
+        &self,
+        number: usize,
+        packet: &Packet<'_>,
+        headers: &Headers,
+        vnet: &'a Vnet,
+        station: CustomerIp,
+    ) -> Question<'a> {
+        self.ask(number, packet, headers, vnet, station)
     }
 
     /// A frame that can't be parsed may still tell that it was forged.
@@ -230,7 +278,7 @@ impl<'a> Sender<'a> {
     }
 
     /// To another port of this host.
-    #[inline]
+    #[inline(never)]
     fn deliver(
         &self,
         packet: &mut Packet<'_>,
@@ -253,39 +301,59 @@ impl<'a> Sender<'a> {
         }
     }
 
-    /// Into a tunnel, if the directory knows whereto.
+    /// The largest IP packet that goes from the network into a tunnel.
     #[inline]
-    fn resolve(&self, packet: &mut Packet<'_>, question: &Question<'_>) -> Result<Verdict, Verdict> {
+    fn most_bytes(&self, vnet: &Vnet) -> usize {
+        usize::from(vnet.mtu.bytes()).min(self.largest_inner)
+    }
+
+    /// Into a tunnel, if the directory knows whereto; the verdict is then written in place. The sender of what is too big
+    /// is still to be told.
+    #[inline(always)]
+    fn resolve(
+        &self,
+        packet: &mut Packet<'_>,
+        question: &Question<'_>,
+        verdict: &mut Verdict,
+    ) -> Result<(), DropReason> {
         let Question { vnet, station, hash, .. } = *question;
         let location =
             self.context.directory.lookup(hash, vnet.vni, station).ok_or(DropReason::DirectoryMiss)?;
         let to = location.physical_ip;
         if self.context.tables.is_own_physical_ip(to) {
-            return Err(DropReason::DirectoryStale.into());
+            return Err(DropReason::DirectoryStale);
         }
-        if !(if to.0.is_ipv4() { self.has_v4 } else { self.has_v6 }) {
-            return Err(DropReason::UnderlayFamily.into());
+        if !self.context.tables.has_family_of(to) {
+            return Err(DropReason::UnderlayFamily);
         }
-        let most = usize::from(vnet.mtu.bytes()).min(self.largest_inner);
-        if question.ip_bytes > most {
-            return Err(self.too_big(packet, most));
+        if question.ip_bytes > self.most_bytes(vnet) {
+            return Err(DropReason::TooBig);
         }
         rewrite::forward(packet.frame_mut(), question.manner, self.port.mac, location.mac)?;
         encap::encapsulate(packet, self.context.tables.underlay.encapsulation, vnet.vni)?;
-        Ok(Verdict::Underlay(Tunnel {
+        *verdict = Verdict::Underlay(Tunnel {
             to,
             entropy: question.entropy,
             traffic_class: question.traffic_class,
             header_bytes: encap::HEADER_BYTES,
-        }))
+        });
+        Ok(())
     }
 
     #[cold]
-    fn too_big(&self, packet: &mut Packet<'_>, most: usize) -> Verdict {
-        match (Headers::parse(packet.frame()), u16::try_from(most)) {
+    fn too_big(&self, packet: &mut Packet<'_>, vnet: &Vnet) -> Verdict {
+        match (Headers::parse(packet.frame()), u16::try_from(self.most_bytes(vnet))) {
             (Ok(headers), Ok(mtu)) => trap::icmp::too_big(self.vnet, packet, &headers, mtu),
             _ => DropReason::TooBig.into(),
         }
+    }
+}
+
+#[inline(always)]
+fn note<'a>(step: Result<Question<'a>, Verdict>, verdict: &mut Verdict, questions: &mut Questions<'a>) {
+    match step {
+        Ok(question) => drop(questions.try_push(question)),
+        Err(known) => *verdict = known,
     }
 }
 

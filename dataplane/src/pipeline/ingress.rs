@@ -17,7 +17,7 @@ use crate::desired::Direction;
 use crate::packet::{Checksum, Packet};
 use crate::tables::{Port, Vnet};
 use crate::trap;
-use crate::types::{CustomerIp, PhysicalIp};
+use crate::types::{CustomerIp, PhysicalIp, Vni};
 use crate::wire::Protocol;
 use crate::wire::ethernet::{self, EtherType};
 use crate::wire::flow::{Headers, Network, Transport};
@@ -38,38 +38,81 @@ pub fn ingress(context: &Context<'_>, outer: &Outer, packets: &mut [Packet<'_>],
     verdicts.clear();
     let is_known =
         context.directory.is_known_host(outer.source) || context.tables.is_own_physical_ip(outer.source);
+    let mut arrivals = Arrivals { context, outer, vnet: None };
     for packet in packets.iter_mut().take(BATCH) {
         let mut owner = None;
         let verdict = if is_known {
-            Arrival { context, outer, owner: &mut owner }.judge(packet).unwrap_or_else(Verdict::Drop)
+            arrivals.judge(packet, &mut owner).unwrap_or_else(Verdict::Drop)
         } else {
             DropReason::UnderlaySourceUnknown.into()
         };
-        let counters = owner.map_or(&context.tables.underlay_counters, |port| &port.counters);
-        count(counters.of_worker(context.worker), &verdict);
+        if !matches!(verdict, Verdict::Deliver(_)) {
+            let counters = owner.map_or(&context.tables.underlay_counters, |port| &port.counters);
+            count(counters.of_worker(context.worker), &verdict);
+        }
         let _ = verdicts.try_push(verdict);
     }
 }
 
-/// One packet's walk.
-struct Arrival<'a, 'o> {
+/// The packets of one sender.
+struct Arrivals<'a> {
     context: &'a Context<'a>,
-    outer: &'o Outer,
-    /// The port that the packet turned out to be for: the one to count for.
-    owner: &'o mut Option<&'a Port>,
+    outer: &'a Outer,
+    /// The last packet's network: mostly the next one's too.
+    vnet: Option<&'a Vnet>,
 }
 
-impl<'a> Arrival<'a, '_> {
+/// The port that a packet turned out to be for: the one to count for.
+type Owner<'a> = Option<&'a Port>;
+
+impl<'a> Arrivals<'a> {
+    #[inline(always)]
+    fn judge(&mut self, packet: &mut Packet<'_>, owner: &mut Owner<'a>) -> Result<Verdict, DropReason> {
+        let vni = encap::decapsulate(packet, self.context.tables.underlay.encapsulation)?;
+        let vnet = self.vnet_of(vni)?;
+        // The same walk either way: in its copy for plain frames the compiler knows most answers.
+        match Headers::parse_plain(packet.frame()) {
+            Some(headers) => self.judge_inner(packet, owner, vnet, &headers),
+            None => self.judge_any(packet, owner, vnet),
+        }
+    }
+
+    /// The network, if it has ports here.
     #[inline]
-    fn judge(&mut self, packet: &mut Packet<'_>) -> Result<Verdict, DropReason> {
+    fn vnet_of(&mut self, vni: Vni) -> Result<&'a Vnet, DropReason> {
+        if let Some(vnet) = self.vnet.filter(|vnet| vnet.vni == vni) {
+            return Ok(vnet);
+        }
+        let vnet = self.context.tables.vnet_of(vni).filter(|vnet| vnet.has_ports());
+        self.vnet = vnet.map(AsRef::as_ref);
+        self.vnet.ok_or(DropReason::VniAbsent)
+    }
+
+    #[inline(never)]
+    fn judge_any(
+        &self,
+        packet: &mut Packet<'_>,
+        owner: &mut Owner<'a>,
+        vnet: &'a Vnet,
+    ) -> Result<Verdict, DropReason> {
+        match &Headers::parse_any(packet.frame()) {
+            Ok(headers) => self.judge_inner(packet, owner, vnet, headers),
+            Err(error) => Err(refusal::of(error)),
+        }
+    }
+
+    #[inline(always)]
+    fn judge_inner(
+        &self,
+        packet: &mut Packet<'_>,
+        owner: &mut Owner<'a>,
+        vnet: &'a Vnet,
+        headers: &Headers,
+    ) -> Result<Verdict, DropReason> {
         let tables = self.context.tables;
-        let vni = encap::decapsulate(packet, tables.underlay.encapsulation)?;
-        let vnet = tables.vnet_of(vni).filter(|vnet| vnet.has_ports()).ok_or(DropReason::VniAbsent)?;
-        let parsed = Headers::parse(packet.frame());
-        let headers = parsed.as_ref().map_err(refusal::of)?;
         if let Network::Other = headers.network {
             return match headers.ethertype {
-                EtherType::ARP => self.answer(packet, vnet, trap::arp::answer_peer),
+                EtherType::ARP => self.answer(packet, owner, vnet, trap::arp::answer_peer),
                 _ => Err(DropReason::EthertypeUnsupported),
             };
         }
@@ -82,7 +125,7 @@ impl<'a> Arrival<'a, '_> {
         {
             match kind {
                 135 => {
-                    return self.answer(packet, vnet, |tables, vnet, packet| {
+                    return self.answer(packet, owner, vnet, |tables, vnet, packet| {
                         trap::nd::answer_peer(tables, vnet, packet, headers)
                     });
                 }
@@ -94,11 +137,11 @@ impl<'a> Arrival<'a, '_> {
         destination::check(headers)?;
         let Some((_, target)) = headers.addresses() else { return Err(DropReason::EthertypeUnsupported) };
         let port = route::arrive(tables, vnet, CustomerIp(target))?;
-        *self.owner = Some(port);
+        *owner = Some(port);
         self.deliver(packet, headers, port)
     }
 
-    #[inline]
+    #[inline(always)]
     fn deliver(
         &self,
         packet: &mut Packet<'_>,
@@ -127,8 +170,9 @@ impl<'a> Arrival<'a, '_> {
     /// Lets a trap answer for one of the network's ports, and puts the tunnel header back in front.
     #[cold]
     fn answer(
-        &mut self,
+        &self,
         packet: &mut Packet<'_>,
+        owner: &mut Owner<'a>,
         vnet: &Vnet,
         trap: impl FnOnce(
             &'a crate::tables::Tables,
@@ -137,7 +181,7 @@ impl<'a> Arrival<'a, '_> {
         ) -> Result<(super::Trap, &'a Port), DropReason>,
     ) -> Result<Verdict, DropReason> {
         let (trap, port) = trap(self.context.tables, vnet, packet)?;
-        *self.owner = Some(port);
+        *owner = Some(port);
         encap::encapsulate(packet, self.context.tables.underlay.encapsulation, vnet.vni)?;
         Ok(Verdict::Reply(trap))
     }

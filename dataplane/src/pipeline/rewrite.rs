@@ -21,7 +21,7 @@ impl Manner {
     #[inline]
     pub(super) fn of(headers: &Headers) -> Self {
         match headers.network {
-            _ if headers.destination != MacAddr::ROUTER => Self::Switched,
+            _ if headers.destination.to_number() != MacAddr::ROUTER.to_number() => Self::Switched,
             Network::V6 { .. } => Self::RoutedV6,
             Network::V4 { .. } | Network::Other => Self::RoutedV4,
         }
@@ -43,6 +43,11 @@ pub(super) fn forward(
 ) -> Result<(), DropReason> {
     let source = if manner.is_routed() { MacAddr::ROUTER } else { from };
     ethernet::set_addresses(frame, to, source).map_err(|_| DropReason::EthernetTruncated)?;
+    if manner.is_routed() { take_a_hop(frame, manner) } else { Ok(()) }
+}
+
+/// What the virtual router does.
+fn take_a_hop(frame: &mut [u8], manner: Manner) -> Result<(), DropReason> {
     let packet = frame.get_mut(ethernet::HEADER_BYTES..).unwrap_or_default();
     let left = match manner {
         Manner::Switched => return Ok(()),

@@ -8,18 +8,45 @@ use crate::types::CustomerIp;
 pub(super) enum Way<'t> {
     /// To a port of this host.
     Local(&'t Port, &'t Vnet),
-    /// To a station of the network that the directory may know.
-    Remote(CustomerIp, &'t Vnet),
+    /// To the station that the packet names, which the directory may know.
+    Remote(&'t Vnet),
+    /// To another station of the network, which takes it on and which the directory may know.
+    Via(CustomerIp, &'t Vnet),
 }
 
 /// Looks the destination up in the network's routes, and in a peer's if they lead there.
-#[inline]
+#[inline(always)]
 pub(super) fn route<'t>(
     tables: &'t Tables,
     vnet: &'t Vnet,
     destination: CustomerIp,
 ) -> Result<Way<'t>, DropReason> {
-    let (vnet, hop) = match vnet.routes.lookup(destination).ok_or(DropReason::NoRoute)? {
+    match vnet.routes.lookup(destination) {
+        Some(Hop::OnLink) => Ok(on_link(tables, vnet, destination)),
+        Some(hop) => beyond(tables, vnet, hop, destination),
+        None => Err(DropReason::NoRoute),
+    }
+}
+
+#[inline(always)]
+fn on_link<'t>(tables: &'t Tables, vnet: &'t Vnet, destination: CustomerIp) -> Way<'t> {
+    local(tables, vnet, destination).map_or(Way::Remote(vnet), |port| Way::Local(port, vnet))
+}
+
+#[inline(always)]
+fn local<'t>(tables: &'t Tables, vnet: &Vnet, station: CustomerIp) -> Option<&'t Port> {
+    vnet.local_port(station).and_then(|id| tables.port(id)).map(AsRef::as_ref)
+}
+
+/// Where a route leads that is not the network's own prefix.
+#[inline(never)]
+fn beyond<'t>(
+    tables: &'t Tables,
+    vnet: &'t Vnet,
+    hop: &Hop,
+    destination: CustomerIp,
+) -> Result<Way<'t>, DropReason> {
+    let (vnet, hop) = match *hop {
         Hop::Peer(vni) => {
             let peer = tables.vnet_of(vni).ok_or(DropReason::PeerNetworkAbsent)?;
             if peer.is_gateway(destination) {
@@ -27,10 +54,10 @@ pub(super) fn route<'t>(
             }
             (&**peer, peer.routes.lookup(destination).ok_or(DropReason::NoRoute)?)
         }
-        hop => (vnet, hop),
+        _ => (vnet, hop),
     };
-    let station = match hop {
-        Hop::OnLink => destination,
+    let station = match *hop {
+        Hop::OnLink => return Ok(on_link(tables, vnet, destination)),
         Hop::Via(station) => station,
         Hop::Uplink => return Err(DropReason::NoUplink),
         Hop::Drop => return Err(DropReason::RouteDrop),
@@ -38,23 +65,24 @@ pub(super) fn route<'t>(
         // that point at one another can't make a loop.
         Hop::Peer(_) => return Err(DropReason::PeerTransit),
     };
-    Ok(match vnet.local_port(station).and_then(|id| tables.port(id)) {
-        Some(port) => Way::Local(port, vnet),
-        None => Way::Remote(station, vnet),
-    })
+    Ok(local(tables, vnet, station).map_or(Way::Via(station, vnet), |port| Way::Local(port, vnet)))
 }
 
 /// The port that a tunnel packet of the network is for: the one with the address, or the one that the network's
 /// routes send such packets through.
-#[inline]
+#[inline(always)]
 pub(super) fn arrive<'t>(
     tables: &'t Tables,
     vnet: &Vnet,
     destination: CustomerIp,
 ) -> Result<&'t Port, DropReason> {
-    let id = vnet.local_port(destination).or_else(|| match vnet.routes.lookup(destination) {
-        Some(Hop::Via(station)) => vnet.local_port(station),
+    local(tables, vnet, destination).or_else(|| behind(tables, vnet, destination)).ok_or(DropReason::NotLocal)
+}
+
+#[inline(never)]
+fn behind<'t>(tables: &'t Tables, vnet: &Vnet, destination: CustomerIp) -> Option<&'t Port> {
+    match *vnet.routes.lookup(destination)? {
+        Hop::Via(station) => local(tables, vnet, station),
         _ => None,
-    });
-    id.and_then(|id| tables.port(id)).map(AsRef::as_ref).ok_or(DropReason::NotLocal)
+    }
 }

@@ -1,18 +1,22 @@
 //! [`HostConfig`] + the tables before → the tables after. Pure, and cheap where nothing changed: parts whose document is
 //! the same are shared, slots stay where they are, counters live on.
 
+mod in_place;
+
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
 use super::{
-    Guard, Hop, Lease, Port, Progress, RouterAdvertisement, Routes, RuleSet, Tables, Vnet, VnetIndex,
+    AddressSet, Addresses, Guard, Hop, Lease, Port, Progress, RouterAdvertisement, Routes, RuleSet, Tables,
+    Vnet, VnetIndex,
 };
 use crate::conntrack::Connections;
 use crate::desired::{ConfigError, HostConfig, NetworkConfig, NextHop, PortConfig, UnderlayConfig};
 use crate::stats::Counters;
-use crate::types::{CustomerIp, Generation, Mtu, PortId, Vni};
+use crate::types::{Generation, MacAddr, Mtu, PortId, Vni};
 
 impl Tables {
     /// The tables of a switch that holds nothing yet, counting for so many workers. `secret` is the process's own: hashes
@@ -22,12 +26,14 @@ impl Tables {
         Self {
             secret,
             generation: Generation::default(),
+            own: underlay.physical_ips.iter().map(|ip| ip.0).collect(),
             underlay,
             underlay_counters: Counters::new(workers),
             ports: Vec::new(),
             vnets: Vec::new(),
-            by_vni: HashMap::default(),
-            by_name: HashMap::default(),
+            by_vni: Arc::default(),
+            by_name: Arc::default(),
+            order: Arc::default(),
         }
     }
 
@@ -36,27 +42,38 @@ impl Tables {
     /// # Errors
     /// What [`HostConfig::validate`] finds.
     pub fn succeed(&self, config: &HostConfig, workers: usize) -> Result<Self, ConfigError> {
+        if let Some(next) = self.succeed_in_place(config, workers) {
+            return Ok(next);
+        }
         config.validate(&self.underlay)?;
+        Ok(self.succeed_any(config, workers))
+    }
+
+    /// The same for a valid document, whatever it has in common with the one before.
+    fn succeed_any(&self, config: &HostConfig, workers: usize) -> Self {
         let (vnets, by_vni) = self.place_vnets(config);
         let mut next = Self {
             generation: config.generation,
             underlay: self.underlay.clone(),
             underlay_counters: self.underlay_counters.clone(),
             secret: self.secret,
+            own: self.own.clone(),
             ports: self.ports.iter().map(|_| None).collect(),
             vnets: Vec::new(),
-            by_vni,
-            by_name: HashMap::with_capacity_and_hasher(config.ports.len(), FixedState::default()),
+            by_vni: Arc::new(by_vni),
+            by_name: Arc::default(),
+            order: Arc::default(),
         };
-        let mut addresses: Vec<HashMap<CustomerIp, PortId, FixedState>> =
-            vnets.iter().map(|_| HashMap::default()).collect();
+        let mut by_name = HashMap::with_capacity_and_hasher(config.ports.len(), FixedState::default());
+        let mut addresses: Vec<Addresses> = vnets.iter().map(|_| Addresses::default()).collect();
         for (id, port) in self.place_ports(config) {
             let Some(&vnet) = next.by_vni.get(&port.network) else { continue };
             let Some(network) = vnets.get(vnet.0 as usize).and_then(Option::as_ref) else { continue };
             if let Some(addresses) = addresses.get_mut(vnet.0 as usize) {
-                addresses.extend(port.ips.iter().map(|&ip| (ip, id)));
+                // Free, in a valid document.
+                let _ = addresses.insert(port, id);
             }
-            next.by_name.insert(port.name.clone(), id);
+            by_name.insert(port.name.clone(), id);
             let built = self.succeed_port(id, port, network, vnet, config, workers);
             if next.ports.len() <= id.index() {
                 next.ports.resize(id.index() + 1, None);
@@ -65,12 +82,14 @@ impl Tables {
                 *slot = Some(built);
             }
         }
+        next.order = config.ports.iter().filter_map(|port| by_name.get(&port.name).copied()).collect();
+        next.by_name = Arc::new(by_name);
         next.vnets = vnets
             .into_iter()
             .zip(addresses)
             .map(|(network, addresses)| network.map(|network| self.succeed_vnet(network, addresses)))
             .collect();
-        Ok(next)
+        next
     }
 
     /// Networks keep their slots; new ones fill gaps.
@@ -145,6 +164,7 @@ impl Tables {
             vnet,
             vni: port.network,
             mac: port.mac,
+            ips: port.ips.iter().map(|ip| ip.0).collect(),
             epoch: bound.map_or(config.generation, |before| before.epoch),
             lease: Lease::of(port, network, self.mtu_of(network)),
             guard: self.guard(before, bound, port, config.generation, workers),
@@ -170,17 +190,21 @@ impl Tables {
         Some(Guard { rules, connections })
     }
 
-    fn succeed_vnet(
+    fn succeed_vnet(&self, network: &Arc<NetworkConfig>, addresses: Addresses) -> Arc<Vnet> {
+        let before = self.vnet_of(network.vni).filter(|before| same(&before.config, network));
+        match before {
+            Some(before) if before.addresses == addresses => before.clone(),
+            _ => self.vnet_with(network, before, addresses),
+        }
+    }
+
+    /// `before` has the same configuration.
+    fn vnet_with(
         &self,
         network: &Arc<NetworkConfig>,
-        addresses: HashMap<CustomerIp, PortId, FixedState>,
+        before: Option<&Arc<Vnet>>,
+        addresses: Addresses,
     ) -> Arc<Vnet> {
-        let before = self.vnet_of(network.vni).filter(|before| same(&before.config, network));
-        if let Some(before) = before
-            && before.addresses == addresses
-        {
-            return before.clone();
-        }
         let mtu = self.mtu_of(network);
         Arc::new(Vnet {
             config: network.clone(),
@@ -189,6 +213,7 @@ impl Tables {
             routes: before.map_or_else(|| routes(network), |before| before.routes.clone()),
             router_advertisement: RouterAdvertisement::of(network, mtu),
             addresses,
+            gateways: gateways(network),
         })
     }
 
@@ -200,6 +225,11 @@ impl Tables {
 /// Same allocation, or same content.
 fn same<T: PartialEq>(a: &Arc<T>, b: &Arc<T>) -> bool {
     Arc::ptr_eq(a, b) || a == b
+}
+
+fn gateways(network: &NetworkConfig) -> AddressSet {
+    let link_local = IpAddr::V6(MacAddr::ROUTER.link_local());
+    network.subnets.iter().map(|subnet| subnet.gateway.0).chain([link_local]).collect()
 }
 
 fn routes(network: &NetworkConfig) -> Routes {

@@ -3,16 +3,17 @@
 //!
 //! Never here: I/O, locks, interior change (except counters and a port's [`Progress`], which are statistics).
 
+mod addresses;
 mod build;
 mod lease;
 mod routes;
 mod rules;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use addresses::{AddressSet, Addresses};
 use foldhash::fast::FixedState;
 
 pub use lease::{Lease, METADATA, RouterAdvertisement, WIRESERVER};
@@ -37,12 +38,16 @@ pub struct Tables {
     pub underlay_counters: Arc<Counters>,
     /// The process's own: hashes of what guests choose are made with it.
     secret: u64,
+    /// The underlay's own addresses.
+    own: AddressSet,
     ports: Vec<Option<Arc<Port>>>,
     /// Dense; a port holds its network's index.
     vnets: Vec<Option<Arc<Vnet>>>,
     /// Keys are this host's networks, not chosen by guests: a fixed seed is safe, and keeps building deterministic.
-    by_vni: HashMap<Vni, VnetIndex, FixedState>,
-    by_name: HashMap<PortName, PortId, FixedState>,
+    by_vni: Arc<HashMap<Vni, VnetIndex, FixedState>>,
+    by_name: Arc<HashMap<PortName, PortId, FixedState>>,
+    /// The ports' slots in the document's order.
+    order: Arc<[PortId]>,
 }
 
 /// A virtual network's slot in one [`Tables`] and its successors, for as long as the network exists.
@@ -52,6 +57,7 @@ pub struct VnetIndex(u32);
 impl Tables {
     /// The port in this slot.
     #[must_use]
+    #[inline]
     pub fn port(&self, id: PortId) -> Option<&Arc<Port>> {
         self.ports.get(id.index())?.as_ref()
     }
@@ -69,12 +75,14 @@ impl Tables {
 
     /// The network that a port is in. Always there for a port of these tables.
     #[must_use]
+    #[inline]
     pub fn vnet(&self, index: VnetIndex) -> Option<&Arc<Vnet>> {
         self.vnets.get(usize::try_from(index.0).ok()?)?.as_ref()
     }
 
     /// The network with this VNI, if this host has it.
     #[must_use]
+    #[inline]
     pub fn vnet_of(&self, vni: Vni) -> Option<&Arc<Vnet>> {
         self.vnet(*self.by_vni.get(&vni)?)
     }
@@ -86,8 +94,16 @@ impl Tables {
 
     /// True when `ip` is one of this host's own physical addresses.
     #[must_use]
+    #[inline]
     pub fn is_own_physical_ip(&self, ip: PhysicalIp) -> bool {
-        self.underlay.physical_ips.contains(&ip)
+        self.own.contains(ip.0)
+    }
+
+    /// True when this host has a physical address of the family of `ip`: without one it can send nothing there.
+    #[must_use]
+    #[inline]
+    pub fn has_family_of(&self, ip: PhysicalIp) -> bool {
+        self.own.has_family_of(ip.0)
     }
 }
 
@@ -105,21 +121,24 @@ pub struct Vnet {
     /// What routers of this network tell IPv6 guests; absent without an IPv6 prefix.
     pub router_advertisement: Option<RouterAdvertisement>,
     /// The ports' addresses: this host's part of the network.
-    addresses: HashMap<CustomerIp, PortId, FixedState>,
+    addresses: Addresses,
+    /// The virtual router's: each subnet's gateway, and its link-local address.
+    gateways: AddressSet,
 }
 
 impl Vnet {
     /// The port on this host that has the address.
     #[must_use]
+    #[inline]
     pub fn local_port(&self, ip: CustomerIp) -> Option<PortId> {
-        self.addresses.get(&ip).copied()
+        self.addresses.get(ip)
     }
 
     /// True when the address is the virtual router's: a subnet's gateway, or its link-local address.
     #[must_use]
+    #[inline]
     pub fn is_gateway(&self, ip: CustomerIp) -> bool {
-        self.config.subnets.iter().any(|subnet| subnet.gateway == ip)
-            || ip.0 == IpAddr::V6(MacAddr::ROUTER.link_local())
+        self.gateways.contains(ip.0)
     }
 
     /// The prefix that the address lies in.
@@ -130,6 +149,7 @@ impl Vnet {
 
     /// True when some port on this host is in the network.
     #[must_use]
+    #[inline]
     pub fn has_ports(&self) -> bool {
         !self.addresses.is_empty()
     }
@@ -148,6 +168,8 @@ pub struct Port {
     pub vni: Vni,
     /// The only source MAC address it may use.
     pub mac: MacAddr,
+    /// The only source addresses it may use.
+    ips: AddressSet,
     /// The generation in which its binding (network, MAC, addresses) last changed: frames and answers of an earlier
     /// epoch are dropped, never handled.
     pub epoch: Generation,
@@ -164,8 +186,9 @@ pub struct Port {
 impl Port {
     /// True when the guest may send from this address.
     #[must_use]
+    #[inline]
     pub fn owns(&self, ip: CustomerIp) -> bool {
-        self.config.ips.contains(&ip)
+        self.ips.contains(ip.0)
     }
 }
 
@@ -201,6 +224,7 @@ impl Progress {
     }
 
     /// A packet from the guest's own address passed the address check.
+    #[inline]
     pub fn sent_packet(&self, now: Nanos) {
         note(&self.first_packet, now);
     }
@@ -218,6 +242,7 @@ impl Progress {
     }
 }
 
+#[inline]
 fn note(cell: &AtomicU64, now: Nanos) {
     // The usual case is one relaxed load. Two workers that race write nearly the same time.
     if cell.load(Ordering::Relaxed) == NOT_YET {

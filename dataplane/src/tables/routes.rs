@@ -73,32 +73,46 @@ impl Routes {
 
     /// The hop of the longest prefix that covers `destination`.
     #[must_use]
-    pub fn lookup(&self, destination: CustomerIp) -> Option<Hop> {
+    #[inline(always)]
+    pub fn lookup(&self, destination: CustomerIp) -> Option<&Hop> {
         match destination.0 {
             IpAddr::V4(ip) => self.lookup_v4(ip),
             IpAddr::V6(ip) => self.lookup_v6(ip),
         }
     }
 
-    fn lookup_v4(&self, ip: Ipv4Addr) -> Option<Hop> {
+    #[inline(always)]
+    fn lookup_v4(&self, ip: Ipv4Addr) -> Option<&Hop> {
         match &self.v4 {
             Family::Scan(routes) => {
                 let bits = ip.to_bits();
-                routes.iter().find(|(mask, net, _)| bits & mask == *net).map(|&(_, _, hop)| hop)
+                routes.iter().find(|(mask, net, _)| bits & mask == *net).map(|(_, _, hop)| hop)
             }
-            Family::Tree(routes) => routes.get_lpm(&Ipv4Net::from(ip)).map(|(_, &hop)| hop),
+            Family::Tree(routes) => search_v4(routes, ip),
         }
     }
 
-    fn lookup_v6(&self, ip: Ipv6Addr) -> Option<Hop> {
+    #[inline]
+    fn lookup_v6(&self, ip: Ipv6Addr) -> Option<&Hop> {
         match &self.v6 {
             Family::Scan(routes) => {
                 let bits = ip.to_bits();
-                routes.iter().find(|(mask, net, _)| bits & mask == *net).map(|&(_, _, hop)| hop)
+                routes.iter().find(|(mask, net, _)| bits & mask == *net).map(|(_, _, hop)| hop)
             }
-            Family::Tree(routes) => routes.get_lpm(&Ipv6Net::from(ip)).map(|(_, &hop)| hop),
+            Family::Tree(routes) => search_v6(routes, ip),
         }
     }
+}
+
+// Out of the way of the scan, which is small enough to stand where it is used.
+#[inline(never)]
+fn search_v4(routes: &PrefixMap<Ipv4Net, Hop>, ip: Ipv4Addr) -> Option<&Hop> {
+    routes.get_lpm(&Ipv4Net::from(ip)).map(|(_, hop)| hop)
+}
+
+#[inline(never)]
+fn search_v6(routes: &PrefixMap<Ipv6Net, Hop>, ip: Ipv6Addr) -> Option<&Hop> {
+    routes.get_lpm(&Ipv6Net::from(ip)).map(|(_, hop)| hop)
 }
 
 /// A longer mask is a larger number, so descending order is longest first.
@@ -126,7 +140,7 @@ mod tests {
             ("10.0.0.0/24".parse().unwrap(), Hop::OnLink),
             ("fd00::/64".parse().unwrap(), Hop::Drop),
         ]);
-        let at = |text: &str| routes.lookup(text.parse().unwrap());
+        let at = |text: &str| routes.lookup(text.parse().unwrap()).copied();
         assert_eq!(at("10.0.0.7"), Some(Hop::OnLink));
         assert_eq!(at("10.1.0.7"), Some(hop(8)));
         assert_eq!(at("192.0.2.1"), Some(hop(0)));
@@ -147,7 +161,7 @@ mod tests {
                 let ip = Ipv4Addr::from_bits(0x0a00_0000 | probe & 0x0003_07ff);
                 let expected = nets.iter().enumerate().filter(|(_, net)| net.contains(&ip))
                     .max_by_key(|&(n, net)| (net.prefix_len(), n)).map(|(n, _)| hop(n));
-                prop_assert_eq!(routes.lookup(CustomerIp::from(ip)), expected);
+                prop_assert_eq!(routes.lookup(CustomerIp::from(ip)).copied(), expected);
             }
         }
     }

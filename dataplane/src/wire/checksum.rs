@@ -81,11 +81,11 @@ impl Sum {
     #[must_use]
     #[inline]
     pub const fn fold(self) -> u16 {
-        let sum = halve(halve(self.0));
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let [a, b, ..] = sum.to_le_bytes();
+        // Added to itself with its halves swapped, a number has in its upper half what both halves add up to, the carry of
+        // the lower one included: the fold.
+        let [_, _, _, _, a, b, c, d] = self.0.wrapping_add(self.0.rotate_left(32)).to_le_bytes();
+        let sum = u32::from_le_bytes([a, b, c, d]);
+        let [_, _, a, b] = sum.wrapping_add(sum.rotate_left(16)).to_le_bytes();
         let native = u16::from_le_bytes([a, b]);
         u16::from_be_bytes(native.to_ne_bytes())
     }

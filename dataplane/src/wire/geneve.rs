@@ -75,9 +75,7 @@ fn refuse_critical(options: &[u8]) -> Result<(), ParseError> {
 #[must_use]
 #[inline]
 pub const fn to_bytes(vni: Vni) -> [u8; HEADER_BYTES] {
-    let [p0, p1] = PROTOCOL_ETHERNET.to_be_bytes();
-    let [a, b, c] = vni.to_be_bytes();
-    [0, 0, p0, p1, a, b, c, 0]
+    ((PROTOCOL_ETHERNET as u64) << 32 | (vni.value() as u64) << 8).to_be_bytes()
 }
 
 #[cfg(test)]

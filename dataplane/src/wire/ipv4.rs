@@ -11,9 +11,9 @@ use super::{Layer, NoRoom, ParseError, Protocol, room, take};
 /// Bytes of a header without options, the only kind that is emitted.
 pub const HEADER_BYTES: usize = 20;
 
-const DONT_FRAGMENT: u16 = 0x4000;
-const MORE_FRAGMENTS: u16 = 0x2000;
-const OFFSET_MASK: u16 = 0x1fff;
+pub(super) const DONT_FRAGMENT: u16 = 0x4000;
+pub(super) const MORE_FRAGMENTS: u16 = 0x2000;
+pub(super) const OFFSET_MASK: u16 = 0x1fff;
 
 const OPTION_END: u8 = 0;
 const OPTION_NOP: u8 = 1;
@@ -84,10 +84,7 @@ impl Ipv4 {
                 most: packet.len(),
             });
         }
-        let mut sum = Sum::ZERO;
-        for quad in fixed.as_chunks::<4>().0 {
-            sum = sum.add_chunk(*quad);
-        }
+        let mut sum = fixed_sum(fixed);
         let mut source_routed = false;
         if header_len > HEADER_BYTES {
             let options = packet.get(HEADER_BYTES..header_len).unwrap_or_default();
@@ -192,6 +189,22 @@ impl Ipv4 {
             && (self.total_bytes as usize).saturating_sub(self.header_bytes as usize)
                 < super::tcp::HEADER_BYTES
     }
+}
+
+/// Of the header without its options.
+#[inline]
+fn fixed_sum(fixed: &[u8; HEADER_BYTES]) -> Sum {
+    let mut sum = Sum::ZERO;
+    for quad in fixed.as_chunks::<4>().0 {
+        sum = sum.add_chunk(*quad);
+    }
+    sum
+}
+
+/// True when the checksum of a header without options is right.
+#[inline]
+pub(super) fn is_checksum_valid(header: &[u8; HEADER_BYTES]) -> bool {
+    fixed_sum(header).is_valid()
 }
 
 /// Walks the options. Each but END and NOP has a length of at least two that stays within the header (RFC 791 §3.1).

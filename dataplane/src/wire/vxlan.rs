@@ -35,8 +35,7 @@ pub fn parse(udp_payload: &[u8]) -> Result<(Vni, &[u8]), ParseError> {
 #[must_use]
 #[inline]
 pub const fn to_bytes(vni: Vni) -> [u8; HEADER_BYTES] {
-    let [a, b, c] = vni.to_be_bytes();
-    [I_FLAG, 0, 0, 0, a, b, c, 0]
+    ((I_FLAG as u64) << 56 | (vni.value() as u64) << 8).to_be_bytes()
 }
 
 #[cfg(test)]

@@ -122,8 +122,81 @@ fn the_lease_says_all_that_a_guest_needs() {
 #[test]
 fn own_prefixes_come_before_routes() {
     let tables = succeed(&Tables::empty(underlay(), 1, 7), document(1));
-    let at = |ip: &str| vnet(&tables, 100).routes.lookup(ip.parse().unwrap());
+    let at = |ip: &str| vnet(&tables, 100).routes.lookup(ip.parse().unwrap()).copied();
     assert_eq!(at("10.0.1.9"), Some(Hop::OnLink));
     assert_eq!(at("192.0.2.9"), Some(Hop::Drop));
     assert_eq!(vnet(&tables, 200).routes.lookup("192.0.2.9".parse().unwrap()), None);
+}
+
+/// What differs from port to port and network to network; counters and progress are not configuration.
+fn told(tables: &Tables) -> impl PartialEq + std::fmt::Debug + use<> {
+    let ports: Vec<_> = tables
+        .ports()
+        .map(|port| {
+            (port.id, port.config.clone(), port.vnet, port.vni, port.mac, port.epoch, port.lease.clone())
+        })
+        .collect();
+    let owned: Vec<_> = tables.ports().map(|port| port.config.ips.iter().all(|&ip| port.owns(ip))).collect();
+    let vnets: Vec<_> = tables
+        .vnets()
+        .map(|vnet| {
+            (vnet.config.clone(), vnet.mtu, vnet.addresses.clone(), vnet.router_advertisement.clone())
+        })
+        .collect();
+    (
+        tables.generation,
+        ports,
+        owned,
+        vnets,
+        tables.by_name.clone(),
+        tables.by_vni.clone(),
+        tables.order.clone(),
+    )
+}
+
+proptest::proptest! {
+    /// The short cut builds what the full walk builds, and nothing that validation would refuse.
+    #[test]
+    fn a_change_in_place_is_a_change(edits in proptest::collection::vec((0_usize..4, 0_usize..4, 0_u8..8), 0..4), earlier in 0_usize..4) {
+        let mut before = document(1);
+        for (index, name) in ["c", "d"].into_iter().enumerate() {
+            let ip = format!("10.0.0.{}", 7 + index);
+            let mac = format!("02:00:00:00:00:0{}", 3 + index);
+            let port = json!({"name": name, "network": 200, "mac": mac, "ips": [ip]});
+            before["ports"].as_array_mut().unwrap().insert(earlier.min(index), port);
+        }
+        let one = succeed(&Tables::empty(underlay(), 1, 7), before.clone());
+        let mut after = before;
+        after["generation"] = json!(2);
+        for (port, what, value) in edits {
+            let port = &mut after["ports"][port];
+            match what {
+                0 => port["network"] = json!([100, 200, 300][usize::from(value % 3)]),
+                // One of them is the gateway, some are other ports', one is outside.
+                1 if value < 2 => port["ips"] = json!([if value == 0 { "10.0.0.5" } else { "10.0.0.1" }]),
+                1 => port["ips"] = json!([format!("10.0.{}.{}", value / 7 * 9, 1 + value)]),
+                2 => port["mac"] = json!(format!("02:00:00:00:00:0{value}")),
+                _ => port["hostname"] = json!(format!("guest-{value}")),
+            }
+        }
+        let config: HostConfig = serde_json::from_value(after).unwrap();
+        match (one.succeed_in_place(&config, 1), config.validate(&one.underlay)) {
+            (Some(two), Ok(())) => proptest::prop_assert!(told(&two) == told(&one.succeed_any(&config, 1)), "{two:?}"),
+            (None, Err(_)) => {}
+            (built, judged) => proptest::prop_assert!(false, "{built:?}, but {judged:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_move_shares_what_it_does_not_touch() {
+    let one = succeed(&Tables::empty(underlay(), 1, 7), document(1));
+    let mut moved = document(2);
+    moved["ports"][0]["ips"] = json!(["10.0.0.7"]);
+    let two = one.succeed_in_place(&serde_json::from_value(moved).unwrap(), 1).unwrap();
+    assert!(Arc::ptr_eq(&one.by_name, &two.by_name) && Arc::ptr_eq(&one.by_vni, &two.by_vni));
+    assert!(Arc::ptr_eq(vnet(&one, 200), vnet(&two, 200)) && Arc::ptr_eq(named(&one, "b"), named(&two, "b")));
+    let mut grown = document(3);
+    grown["networks"][0]["lease_seconds"] = json!(90);
+    assert!(one.succeed_in_place(&serde_json::from_value(grown).unwrap(), 1).is_none(), "for the full walk");
 }

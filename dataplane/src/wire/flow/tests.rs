@@ -168,7 +168,57 @@ fn no_errors_about_errors_fragments_or_groups() {
     assert!(!judge(&broadcast));
 }
 
+/// A plain frame in which one thing may be wrong, or special.
+fn nearly_plain(
+    protocol: Protocol,
+    payload: &[u8],
+    at: usize,
+    octet: u8,
+    is_checksum_mended: bool,
+    length: usize,
+) -> Vec<u8> {
+    let mut frame = v4(protocol, (0, false), payload);
+    if let Some(place) = frame.get_mut(at) {
+        *place = octet;
+    }
+    if is_checksum_mended {
+        frame[24..26].fill(0);
+        let sum = super::super::checksum::Sum::ZERO.add_bytes(&frame[14..34]).checksum();
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    }
+    frame.resize(length.max(14), 0);
+    frame
+}
+
+#[test]
+fn plain_is_what_needs_no_closer_look() {
+    let is_plain = |frame: &[u8]| Headers::parse_plain(frame).is_some();
+    assert!(is_plain(&v4(Protocol::UDP, (0, false), &UDP)));
+    assert!(is_plain(&v4(Protocol::TCP, (0, false), &tcp_segment(1))));
+    assert!(!is_plain(&v4(Protocol::ICMPV4, (0, false), &[8; 8])));
+    assert!(
+        !is_plain(&v4(Protocol::UDP, (0, true), &UDP)) && !is_plain(&v4(Protocol::UDP, (9, false), &UDP))
+    );
+    assert!(!is_plain(&v6(Protocol::UDP, &UDP)) && !is_plain(&ethernet(EtherType::ARP)));
+}
+
 proptest! {
+    /// The quick look takes no frame for more, less or other than the close look does.
+    #[test]
+    fn a_plain_frame_is_read_as_any_other(is_tcp: bool, extra_words in 0_u8..11, at in 0_usize..60, octet: u8,
+                                          is_checksum_mended: bool, length in 30_usize..100) {
+        let (protocol, payload) =
+            if is_tcp { (Protocol::TCP, tcp_segment(extra_words)) } else { (Protocol::UDP, UDP.to_vec()) };
+        let frame = nearly_plain(protocol, &payload, at, octet, is_checksum_mended, length);
+        if let Some(plain) = Headers::parse_plain(&frame) {
+            prop_assert_eq!(Headers::parse_any(&frame), Ok(plain));
+        } else if let Ok(headers) = Headers::parse_any(&frame) {
+            let is_special = headers.network_bytes != 20 || headers.fragment != Fragment::Whole
+                || headers.ethertype != EtherType::IPV4 || !matches!(headers.protocol, Protocol::TCP | Protocol::UDP);
+            prop_assert!(is_special, "{:?} could have been read at once", headers);
+        }
+    }
+
     #[test]
     fn no_frame_makes_it_panic_and_offsets_stay_inside(
         mut frame in proptest::collection::vec(any::<u8>(), 0..200), kind in 0_usize..4, protocol in 0_usize..6) {
@@ -187,6 +237,9 @@ proptest! {
         } else if kind == 2 && frame.len() >= 54 {
             frame[18..20].copy_from_slice(&(length - 40).to_be_bytes());
             frame[20] = [58, 6, 17, 44, 60, 0][protocol];
+        }
+        if let Some(plain) = Headers::parse_plain(&frame) {
+            prop_assert_eq!(Headers::parse_any(&frame), Ok(plain));
         }
         if let Ok(headers) = Headers::parse(&frame) {
             prop_assert!(headers.payload_offset() <= frame.len());
