@@ -41,10 +41,12 @@ impl Tick {
         Self(u32::try_from(now.0 >> 28).unwrap_or(u32::MAX))
     }
 
-    fn after(self, state: State) -> Self {
-        // At least one whole tick: none would expire at once.
-        let ticks = (state.timeout().as_nanos() >> 28) + 1;
-        Self(self.0.saturating_add(u32::try_from(ticks).unwrap_or(u32::MAX)))
+    #[inline]
+    const fn after(self, state: State) -> Self {
+        // At least one whole tick: none would expire at once. Timeouts are hours at most.
+        let ticks = ((state.timeout_seconds() * 1_000_000_000) >> 28) + 1;
+        let [a, b, c, d, ..] = ticks.to_le_bytes();
+        Self(self.0.saturating_add(u32::from_le_bytes([a, b, c, d])))
     }
 }
 
@@ -140,23 +142,36 @@ impl Slots {
         let tag = tag(hash);
         self.sets(hash).find_map(|set| {
             let states: &[AtomicU64; WAYS] = self.words.get(self.states + set..)?.first_chunk()?;
-            states.iter().zip(set..).find_map(|(cell, at)| {
-                let word = Word(cell.load(Ordering::Acquire));
-                if word.0 & TAG_BITS != tag {
-                    return None;
+            // Without a branch for each: which of them it is cannot be foretold.
+            let mut candidates = 0_u32;
+            for (way, cell) in states.iter().enumerate() {
+                let fits = cell.load(Ordering::Relaxed) & TAG_BITS == tag;
+                candidates |= u32::from(fits) << way;
+            }
+            while candidates != 0 {
+                let way = candidates.trailing_zeros() as usize;
+                candidates &= candidates - 1;
+                let found = self.verify(set + way, states.get(way)?, key, now);
+                if found.is_some() {
+                    return found;
                 }
-                let state = word.state().filter(|_| word.expires() > now)?;
-                let [epoch, stored @ ..] = self.entry(at)?;
-                let is_it =
-                    stored.iter().zip(key.words()).all(|(cell, word)| cell.load(Ordering::Relaxed) == word);
-                let epoch = Generation(epoch.load(Ordering::Relaxed));
-                // Pairs with the fence of a writer that took the slot meanwhile.
-                fence(Ordering::Acquire);
-                let again = Word(cell.load(Ordering::Relaxed));
-                let found = Found { at, word, state, origin_is_out: word.origin_is_out(), epoch };
-                (is_it && again.version() == word.version()).then_some(found)
-            })
+            }
+            None
         })
+    }
+
+    #[inline]
+    fn verify(&self, at: usize, cell: &AtomicU64, key: &Key, now: Tick) -> Option<Found> {
+        let word = Word(cell.load(Ordering::Acquire));
+        let state = word.state().filter(|_| word.expires() > now)?;
+        let [epoch, stored @ ..] = self.entry(at)?;
+        let is_it = stored.iter().zip(key.words()).all(|(cell, word)| cell.load(Ordering::Relaxed) == word);
+        let epoch = Generation(epoch.load(Ordering::Relaxed));
+        // Pairs with the fence of a writer that took the slot meanwhile.
+        fence(Ordering::Acquire);
+        let again = Word(cell.load(Ordering::Relaxed));
+        let found = Found { at, word, state, origin_is_out: word.origin_is_out(), epoch };
+        (is_it && again.version() == word.version()).then_some(found)
     }
 
     /// Puts a found slot into the state that `next` makes of its present one, and prolongs it; empties it where `next` says

@@ -3,8 +3,6 @@
 //! TCP is followed by its control bits alone, without sequence numbers: a forged segment would need the port's own addresses
 //! (nobody else can send from them) or the other end's. Everything else has pseudo-states: one side has spoken, or both.
 
-use std::time::Duration;
-
 use crate::wire::tcp::Flags;
 
 /// A connection's state. "Origin" is the side whose packet began it.
@@ -136,10 +134,11 @@ impl State {
         })
     }
 
-    /// How long it is remembered after its last packet.
+    /// How long it is remembered after its last packet, in seconds.
     #[must_use]
-    pub const fn timeout(self) -> Duration {
-        Duration::from_secs(match self {
+    #[inline]
+    pub const fn timeout_seconds(self) -> u64 {
+        match self {
             Self::SynSent | Self::Started | Self::Pieces => 30,
             Self::SynReceived | Self::ReplyClosed | Self::OriginClosed => 240, // RFC 5382 section 5, transitory
             Self::PickedUp => 300,
@@ -147,7 +146,7 @@ impl State {
             Self::Closed => 120,       // TIME-WAIT, RFC 9293 section 3.3.2, at the common MSL
             Self::Reset => 10,
             Self::Answered => 180, // RFC 4787 section 4.3: at least 120
-        })
+        }
     }
 
     /// True if a packet makes it remembered for another while.

@@ -48,7 +48,7 @@ fn a_connection_is_known_in_both_directions_until_its_time_is_over() {
     assert_eq!((known.epoch(), known.origin()), (EPOCH, Direction::In));
     assert!(step(&connections, &key(1), Direction::In, ACK, at(14_000)).is_some(), "each packet prolongs it");
     assert!(!connections.knows(&key(2), at(14_000)));
-    let end = 14_000 + State::Established.timeout().as_secs();
+    let end = 14_000 + State::Established.timeout_seconds();
     assert!(connections.knows(&key(1), at(end)));
     assert!(!connections.knows(&key(1), at(end + 1)));
 }

@@ -50,7 +50,7 @@ struct Case<'a> {
 /// What a packet is to the connections.
 enum Sort {
     /// It belongs to one, or begins one.
-    Flow(Key, Segment),
+    Flow(Key),
     /// It speaks of one.
     ErrorAbout(Option<Key>),
     /// It is a message of its own.
@@ -58,38 +58,70 @@ enum Sort {
 }
 
 impl Case<'_> {
+    #[inline]
     fn judge(&self) -> Result<(), DropReason> {
-        let Some((source, destination)) = self.headers.addresses() else { return Ok(()) };
-        let ends = Ends::of(self.direction, source, destination);
+        if let (Network::V4 { source, destination }, Fragment::Whole, Some((source_port, destination_port))) =
+            (self.headers.network, self.headers.fragment, self.headers.ports())
+        {
+            let (from, to) = ((source, source_port), (destination, destination_port));
+            let key = Key::flow_v4(self.headers.protocol, self.direction, from, to);
+            return self.judge_flow(&key, self.segment());
+        }
+        self.judge_any()
+    }
+
+    #[inline(never)]
+    fn judge_any(&self) -> Result<(), DropReason> {
+        let Some(ends) = self.ends() else { return Ok(()) };
         if self.headers.fragment == Fragment::Later {
             return self.judge_later_fragment(ends);
         }
         match self.sort(ends) {
-            Sort::Flow(key, segment) => self.judge_flow(ends, &key, segment)?,
+            Sort::Flow(key) => self.judge_flow(&key, self.segment())?,
             Sort::ErrorAbout(Some(key)) if self.connections().knows(&key, self.context.now) => {}
-            Sort::ErrorAbout(_) | Sort::Single => self.ask(self.direction, ends)?,
+            Sort::ErrorAbout(_) | Sort::Single => self.ask(self.direction)?,
         }
         if self.headers.fragment == Fragment::First { self.expect_pieces(ends) } else { Ok(()) }
     }
 
-    fn judge_flow(&self, ends: Ends, key: &Key, segment: Segment) -> Result<(), DropReason> {
+    #[inline]
+    fn judge_flow(&self, key: &Key, segment: Segment) -> Result<(), DropReason> {
         let connections = self.connections();
-        let (epoch, now) = (self.guard.rules.epoch, self.context.now);
+        let now = self.context.now;
         if let Some(known) = connections.find(key, now) {
-            if known.epoch() != epoch {
-                self.judge_again(ends, &known)?;
+            if known.epoch() != self.guard.rules.epoch {
+                self.judge_again(&known)?;
             }
             if connections.follow(&known, self.direction, segment, now) {
                 return Ok(());
             }
         }
-        self.ask(self.direction, ends)?;
+        self.begin(key, segment)
+    }
+
+    #[inline(never)]
+    fn begin(&self, key: &Key, segment: Segment) -> Result<(), DropReason> {
+        self.ask(self.direction)?;
         match State::first(segment) {
-            Some(state) => connections
-                .admit(key, self.direction, state, epoch, now)
+            Some(state) => self
+                .connections()
+                .admit(key, self.direction, state, self.guard.rules.epoch, self.context.now)
                 .map_err(|_| DropReason::ConnectionsFull),
             None => Ok(()),
         }
+    }
+
+    #[inline]
+    const fn segment(&self) -> Segment {
+        match self.headers.transport {
+            Transport::Tcp { flags, .. } => Segment::Tcp(flags),
+            _ => Segment::Datagram,
+        }
+    }
+
+    fn ends(&self) -> Option<Ends> {
+        let (source, destination) = self.headers.addresses()?;
+        Some(Ends::of(self.direction, source, destination))
     }
 
     /// The rules have changed since the connection was admitted: would it be today?
@@ -97,8 +129,8 @@ impl Case<'_> {
     /// One that would not is kept, as it was, for as long as either side goes on: forgotten, it could be begun anew by the side
     /// that the rules would let begin.
     #[cold]
-    fn judge_again(&self, ends: Ends, known: &Known) -> Result<(), DropReason> {
-        if self.ask(known.origin(), ends).is_ok() {
+    fn judge_again(&self, known: &Known) -> Result<(), DropReason> {
+        if self.ask(known.origin()).is_ok() {
             self.connections().confirm(known, self.guard.rules.epoch);
             return Ok(());
         }
@@ -126,8 +158,9 @@ impl Case<'_> {
             .map_err(|_| DropReason::ConnectionsFull)
     }
 
-    /// Asks the rules about a connection with these ends that begins in `direction`.
-    fn ask(&self, direction: Direction, ends: Ends) -> Result<(), DropReason> {
+    /// Asks the rules about a connection between the packet's ends that begins in `direction`.
+    fn ask(&self, direction: Direction) -> Result<(), DropReason> {
+        let Some(ends) = self.ends() else { return Ok(()) };
         let selector = match (self.headers.transport, direction == self.direction) {
             (Transport::Tcp { destination, .. } | Transport::Udp { destination, .. }, true) => destination,
             (Transport::Tcp { source, .. } | Transport::Udp { source, .. }, false) => source,
@@ -152,18 +185,12 @@ impl Case<'_> {
             Direction::In => (destination, source),
         };
         match self.headers.transport {
-            Transport::Tcp { source, destination, flags } => {
-                Sort::Flow(Key::flow(protocol, ends, by_direction(source, destination)), Segment::Tcp(flags))
+            Transport::Tcp { source, destination, .. } | Transport::Udp { source, destination } => {
+                Sort::Flow(Key::flow(protocol, ends, by_direction(source, destination)))
             }
-            Transport::Udp { source, destination } => {
-                Sort::Flow(Key::flow(protocol, ends, by_direction(source, destination)), Segment::Datagram)
-            }
-            Transport::Other => Sort::Flow(Key::flow(protocol, ends, (0, 0)), Segment::Datagram),
+            Transport::Other => Sort::Flow(Key::flow(protocol, ends, (0, 0))),
             Transport::Icmp { kind, .. } => match query(protocol, kind) {
-                Some(query) => Sort::Flow(
-                    Key::flow(protocol, ends, (self.icmp_identifier(), query.into())),
-                    Segment::Datagram,
-                ),
+                Some(query) => Sort::Flow(Key::flow(protocol, ends, (self.icmp_identifier(), query.into()))),
                 None if is_error(protocol, kind) => Sort::ErrorAbout(self.quoted(ends)),
                 None => Sort::Single,
             },
