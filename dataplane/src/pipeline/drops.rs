@@ -81,6 +81,9 @@ drop_reasons! {
     RouterAbsent, "router_absent", "A router solicitation in a network that has no IPv6 prefix.";
     AnswerNoRoom, "answer_no_room", "The packet's buffer is too small for the answer.";
     GatewayUnserved, "gateway_unserved", "The packet is for the virtual router itself, which offers no such service.";
+    TrapRateLimited, "trap_rate_limited", "The port has had its share of answers to ARP, neighbour discovery, echoes and packets that ended here.";
+    DhcpRateLimited, "dhcp_rate_limited", "The port has had its share of answers to DHCP.";
+    PeerRateLimited, "peer_rate_limited", "Tunnel peers have had their share of answers to ARP and neighbour discovery for the port.";
     // where it is going
     Multicast, "multicast", "The packet is for a multicast group; the overlay floods nothing.";
     Broadcast, "broadcast", "The packet is a broadcast; the overlay floods nothing.";

@@ -140,7 +140,7 @@ impl<'a> Sender<'a> {
         destination::check(headers)?;
         let manner = Manner::of(headers);
         if manner.is_routed() && headers.hop_limit <= 1 {
-            return Err(trap::icmp::time_exceeded(self.vnet, packet, headers));
+            return Err(trap::icmp::time_exceeded(&self.asker(), packet, headers));
         }
         match route::route(self.context.tables, self.vnet, CustomerIp(target))? {
             Way::Local(receiver, vnet) => Err(self.deliver(packet, headers, manner, receiver, vnet)),
@@ -225,7 +225,7 @@ impl<'a> Sender<'a> {
         if target == METADATA || target == WIRESERVER {
             return Some(DropReason::GatewayUnserved.into());
         }
-        self.vnet.is_gateway(CustomerIp(target)).then(|| trap::icmp::echo(packet, headers))
+        self.vnet.is_gateway(CustomerIp(target)).then(|| trap::icmp::echo(&self.asker(), packet, headers))
     }
 
     /// To another port of this host.
@@ -242,7 +242,7 @@ impl<'a> Sender<'a> {
             return DropReason::HairpinToSender.into();
         }
         if claims::largest_ip_bytes(packet.offload, headers) > usize::from(vnet.mtu.bytes()) {
-            return trap::icmp::too_big(self.vnet, packet, headers, vnet.mtu.bytes());
+            return trap::icmp::too_big(&self.asker(), packet, headers, vnet.mtu.bytes());
         }
         let passed = rules::judge(self.context, receiver, Direction::In, headers)
             .and_then(|()| rewrite::forward(packet.frame_mut(), manner, self.port.mac, receiver.mac));
@@ -282,7 +282,7 @@ impl<'a> Sender<'a> {
     #[cold]
     fn too_big(&self, packet: &mut Packet<'_>, most: usize) -> Verdict {
         match (Headers::parse(packet.frame()), u16::try_from(most)) {
-            (Ok(headers), Ok(mtu)) => trap::icmp::too_big(self.vnet, packet, &headers, mtu),
+            (Ok(headers), Ok(mtu)) => trap::icmp::too_big(&self.asker(), packet, &headers, mtu),
             _ => DropReason::TooBig.into(),
         }
     }

@@ -5,7 +5,8 @@
 //! source is not checked again: every host of the directory is trusted to have done that. What no host should ever have
 //! let through is still refused: DHCP servers' messages and router advertisements would let one guest configure another,
 //! and a peer that is no switch of ours (a kernel bridge) passes on whatever its guests say. For the same peers, ARP and
-//! neighbour solicitations for a port's address are answered, back through the tunnel.
+//! neighbour solicitations for a port's address are answered, back through the tunnel. Nothing else that arrives is: no
+//! ICMP error goes into the underlay.
 
 use super::drops::DropReason;
 use super::egress::{is_dhcp_server, refuse_source_route};
@@ -136,6 +137,7 @@ impl<'a> Arrival<'a, '_> {
     ) -> Result<Verdict, DropReason> {
         let (trap, port) = trap(self.context.tables, vnet, packet)?;
         *self.owner = Some(port);
+        trap::may_answer_peer(self.context, port)?;
         encap::encapsulate(packet, self.context.tables.underlay.encapsulation, vnet.vni)?;
         Ok(Verdict::Reply(trap))
     }

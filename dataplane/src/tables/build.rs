@@ -142,6 +142,7 @@ impl Tables {
             epoch: bound.map_or(config.generation, |before| before.epoch),
             lease: Lease::of(port, network, self.mtu_of(network)),
             counters: before.map_or_else(|| Counters::new(workers), |before| before.counters.clone()),
+            bounds: before.map_or_else(Arc::default, |before| before.bounds.clone()),
             progress: bound.map_or_else(|| Arc::new(Progress::default()), |before| before.progress.clone()),
         })
     }

@@ -14,6 +14,7 @@
 mod answers;
 mod dhcp;
 mod drops;
+mod floods;
 mod frames;
 mod ingress;
 mod moves;
