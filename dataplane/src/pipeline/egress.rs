@@ -177,6 +177,7 @@ impl<'a> Sender<'a> {
             (Network::V4 { .. }, Transport::Udp { destination: 67, .. }) => {
                 Some(trap::dhcpv4::answer(&self.asker(), packet, headers))
             }
+            _ if is_router_v4(headers) => Some(DropReason::RouterAdvertisementForged.into()),
             _ if is_dhcp_server(headers) => Some(DropReason::DhcpServerForged.into()),
             (Network::V6 { .. }, Transport::Icmp { kind: 133..=137, .. })
                 if headers.protocol == Protocol::ICMPV6 =>
@@ -307,6 +308,13 @@ pub(super) const fn is_dhcp_server(headers: &Headers) -> bool {
         (Network::V4 { .. }, Transport::Udp { destination: 68, .. })
             | (Network::V6 { .. }, Transport::Udp { destination: 546, .. })
     )
+}
+
+/// True for ICMP redirects (RFC 792) and router advertisements (RFC 1256): only routers send them, and a guest's way is
+/// not another guest's to choose.
+#[inline]
+pub(super) fn is_router_v4(headers: &Headers) -> bool {
+    matches!(headers.transport, Transport::Icmp { kind: 5 | 9, .. }) && headers.protocol == Protocol::ICMPV4
 }
 
 #[inline]

@@ -263,6 +263,13 @@ const UNDERLAY: &[Case] = &[
     (DropReason::NotLocal, "underlay", |world| {
         from_b(world, &Head { to: "10.0.0.99".parse().unwrap(), ..ping_head(&B1, &A1, v4) }.udp((1, 2), b""))
     }),
+    (DropReason::InnerSourceInvalid, "underlay", |world| {
+        let nobody = Head { from: "127.0.0.1".parse().unwrap(), ..ping_head(&B1, &A1, v4) };
+        from_b(world, &nobody.udp((1, 2), b""))
+    }),
+    (DropReason::InnerSourceForged, "underlay", |world| {
+        from_b(world, &Head { from: v4(&A6), ..ping_head(&B1, &A1, v4) }.udp((1, 2), b""))
+    }),
     (DropReason::TunnelEcn, "a1", |world| {
         let packet = [&[8, 0, 0, 0, 0, 0, 100, 0], &ping_head(&B1, &A1, v4).udp((1, 2), b"")[..]].concat();
         world.a.receive_with(HOST_B, &packet, 0b11, Offload::NONE)

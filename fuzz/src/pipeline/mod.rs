@@ -110,6 +110,8 @@ fn is_of_others(reason: DropReason) -> bool {
             | DropReason::TrapRateLimited
             | DropReason::DhcpRateLimited
             | DropReason::PeerRateLimited
+            | DropReason::InnerSourceInvalid
+            | DropReason::InnerSourceForged
             | DropReason::UnderlaySourceUnknown
             | DropReason::TunnelMalformed
             | DropReason::TunnelNoVni
