@@ -12,6 +12,7 @@
 )]
 
 mod answers;
+mod attacks;
 mod dhcp;
 mod drops;
 mod floods;
@@ -21,4 +22,6 @@ mod moves;
 mod mtu;
 mod paths;
 mod robust;
+#[path = "../../../tests/attacks/mod.rs"]
+mod table;
 mod world;
