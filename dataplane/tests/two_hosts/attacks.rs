@@ -3,7 +3,8 @@
 
 use dataplane::desired::Encapsulation;
 use dataplane::directory::Location;
-use dataplane::offload::virtio;
+use dataplane::offload::segment::Cut;
+use dataplane::offload::{checksum, virtio};
 use dataplane::packet::Offload;
 use dataplane::pipeline::{DropReason, Trap, Verdict};
 use dataplane::types::MacAddr;
@@ -90,10 +91,26 @@ fn a_hostile_guest_row_by_row() {
                     is_at(&b, &arrived, "dave", &what);
                     assert!(contains(&arrived.frame, &mark), "{what}: carries its mark");
                 }
-                End::Reaches(port) => is_at(&a, &outcome, port, &what),
+                End::Reaches(port) => {
+                    is_at(&a, &outcome, port, &what);
+                    is_lawful(&outcome, &what);
+                }
             }
         }
     }
+}
+
+/// What is left of a sender's virtio header is true of the frame: the receiver's device takes it, a tunnel can cut it.
+#[track_caller]
+fn is_lawful(outcome: &Outcome, what: &str) {
+    let left = outcome.offload;
+    let told = virtio::decode(&virtio::encode(left), &outcome.frame);
+    assert_eq!(told, Ok(left), "{what}");
+    if let Some(segmentation) = left.segmentation {
+        let cut = Cut::plan(&outcome.frame, 0, segmentation).unwrap();
+        assert!(cut.count() > 1, "{what}: cut into {}", cut.count());
+    }
+    assert!(checksum::complete(&mut outcome.frame.clone(), left.checksum).is_ok(), "{what}");
 }
 
 #[test]
