@@ -39,7 +39,7 @@ fn exists(path: &str, document: &str) -> bool {
 
 #[test]
 fn every_path_that_is_named_exists() {
-    for document in ["README.md", "docs/ARCHITECTURE.md"] {
+    for document in ["README.md", "docs/ARCHITECTURE.md", "docs/SECURITY.md"] {
         let paths = named_paths(&read(document));
         assert!(!paths.is_empty(), "{document} names no path at all: is the search broken?");
         let missing: Vec<_> = paths.iter().filter(|path| !exists(path, document)).collect();

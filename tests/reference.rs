@@ -10,11 +10,14 @@
     reason = "test code outside of #[test] functions"
 )]
 
+mod attacks;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use attacks::{End, Format, Means};
 use control::clap;
 use dataplane::ctl::Request;
 use dataplane::ctl::metrics::METRICS;
@@ -132,6 +135,50 @@ fn describe(command: &clap::Command, path: &str, text: &mut String) {
     write!(text, "\n## `{path}`\n\n```text\n{}\n```\n", lines.join("\n").trim()).unwrap();
     for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help" && !verb.is_hide_set()) {
         describe(verb, &format!("{path} {}", verb.get_name()), text);
+    }
+}
+
+#[test]
+fn attacks() {
+    let mut text = format!(
+        "# Attacks\n\n{MADE}\nWhat a hostile guest and a hostile neighbour of the hosts may try, and what becomes of it. Each \
+         row is a test: `dataplane/tests/two_hosts/attacks.rs` sends its frames through the packet path and compares every counter \
+         of every port; `tests/hostile.rs` sends them with packet sockets to real switches and looks for them in captures at every \
+         other place. The rows are in `tests/attacks`; [SECURITY.md](../SECURITY.md) is the prose.\n\n\
+         `name` is the [drop reason](drops.md) that counts the packet; *answered* goes to its sender alone; **reaches** is what \
+         the switch does not stop, and the row's name says why. Rows with a virtio header need a guest with a ring of its own: \
+         in front of a TAP the guest's kernel writes that header, and `tests/hostile.rs` shows what is left of it there. They \
+         and rows marked ° are shown in the packet path only.\n\n## By a guest\n"
+    );
+    let mut section = "";
+    for row in attacks::of_a_guest() {
+        head(&mut text, &mut section, row.section);
+        let mark = if let Means::Ring(why) = row.means { format!(" ° ({why})") } else { String::new() };
+        writeln!(text, "| {}{mark} | {} |", row.name, end(row.end, "port")).unwrap();
+    }
+    text.push_str("\n## By a neighbour of the hosts\n\nTo the tunnel port, from an address that is no host's where it says so, else from a host's.\n");
+    for row in attacks::of_the_underlay() {
+        head(&mut text, &mut section, row.section);
+        let told = end(row.end, if row.counted.is_some() { "receiving port" } else { "underlay" });
+        let geneve = if row.format == Format::Geneve { " (Geneve)" } else { "" };
+        writeln!(text, "| {}{geneve} | {told} |", row.name).unwrap();
+    }
+    page("attacks.md", &text);
+}
+
+fn head(text: &mut String, section: &mut &'static str, of: &'static str) {
+    if *section != of {
+        *section = of;
+        write!(text, "\n### {of}\n\n| attempt | what becomes of it |\n|---|---|\n").unwrap();
+    }
+}
+
+fn end(end: End, counted: &str) -> String {
+    match end {
+        End::Dropped(reason) => format!("`{}` at the {counted}", reason.name()),
+        End::Answered(trap) => format!("*answered*: trap `{}`", trap.name()),
+        End::Absorbed(trap) => format!("taken in silence: trap `{}`", trap.name()),
+        End::Reaches(port) => format!("**reaches** {port}, and nobody else"),
     }
 }
 

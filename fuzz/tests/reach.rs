@@ -7,14 +7,17 @@ use std::path::Path;
 use dataplane::pipeline::{DropReason, Trap, Verdict};
 use shunt_fuzz::pipeline::run;
 
-/// What happens outside of the pipeline, or only to a document that is not the scene's.
-const OUT_OF_REACH: [DropReason; 6] = [
+/// What happens outside of the pipeline, only to a document that is not the scene's, or only to who asks without end.
+const OUT_OF_REACH: [DropReason; 9] = [
     DropReason::Moved,
     DropReason::StaleReply,
     DropReason::UnderlaySend,
     DropReason::PortSend,
     DropReason::PortDown,
     DropReason::PeerNetworkAbsent,
+    DropReason::TrapRateLimited,
+    DropReason::DhcpRateLimited,
+    DropReason::PeerRateLimited,
 ];
 
 #[test]

@@ -22,10 +22,11 @@ fn look_closer(headers: &Headers) -> Result<(), DropReason> {
         Network::V4 { destination: ip, .. } => (
             ip.is_multicast(),
             ip.is_broadcast(),
-            ip.is_unspecified() || ip.is_loopback() || ip.is_link_local(),
+            matches!(ip.octets(), [0, ..]) || ip.is_loopback() || ip.is_link_local(),
         ),
         Network::V6 { destination: ip, .. } => {
-            (ip.is_multicast(), false, ip.is_unspecified() || ip.is_loopback() || ip.is_unicast_link_local())
+            let is_nobody = ip.is_unspecified() || ip.is_loopback() || ip.is_unicast_link_local();
+            (ip.is_multicast(), false, is_nobody || ip.to_ipv4_mapped().is_some())
         }
         Network::Other => return Err(DropReason::EthertypeUnsupported),
     };

@@ -67,7 +67,7 @@ drop_reasons! {
     ArpSpoofed, "arp_spoofed", "The ARP packet claims an address that is not the port's.";
     NdSpoofed, "nd_spoofed", "The neighbour advertisement or solicitation claims an address that is not the port's.";
     DhcpServerForged, "dhcp_server_forged", "A guest sent a DHCP server's message.";
-    RouterAdvertisementForged, "router_advertisement_forged", "A guest sent a router advertisement or a redirect.";
+    RouterAdvertisementForged, "router_advertisement_forged", "A router advertisement or a redirect that is not the switch's own (ICMP or ICMPv6).";
     // what it asks of a trap
     ArpUnknownTarget, "arp_unknown_target", "Nobody in the network has the address that the ARP request asks for.";
     ArpUnasked, "arp_unasked", "An ARP reply or announcement: the switch learns nothing from guests.";
@@ -81,11 +81,14 @@ drop_reasons! {
     RouterAbsent, "router_absent", "A router solicitation in a network that has no IPv6 prefix.";
     AnswerNoRoom, "answer_no_room", "The packet's buffer is too small for the answer.";
     GatewayUnserved, "gateway_unserved", "The packet is for the virtual router itself, which offers no such service.";
+    TrapRateLimited, "trap_rate_limited", "The port has had its share of answers to ARP, neighbour discovery, echoes and packets that ended here.";
+    DhcpRateLimited, "dhcp_rate_limited", "The port has had its share of answers to DHCP.";
+    PeerRateLimited, "peer_rate_limited", "Tunnel peers have had their share of answers to ARP and neighbour discovery for the port.";
     // where it is going
     Multicast, "multicast", "The packet is for a multicast group; the overlay floods nothing.";
     Broadcast, "broadcast", "The packet is a broadcast; the overlay floods nothing.";
     DestinationMacUnknown, "destination_mac_unknown", "The destination MAC address is a group's or nobody's.";
-    DestinationInvalid, "destination_invalid", "The destination address is unspecified, loopback or link-local.";
+    DestinationInvalid, "destination_invalid", "The destination address is unspecified, loopback, link-local or IPv4-mapped.";
     NoRoute, "no_route", "No route of the network covers the destination.";
     RouteDrop, "route_drop", "The route to the destination says drop.";
     NoUplink, "no_uplink", "The route leads out through the host's gateway, and this switch has none.";
@@ -111,6 +114,8 @@ drop_reasons! {
     TunnelCriticalOption, "tunnel_critical_option", "The Geneve header carries a critical option that this switch does not know (RFC 8926 section 3.5).";
     VniAbsent, "vni_absent", "The tunnel packet is for a network that has no port on this host.";
     NotLocal, "not_local", "The tunnel packet is for an address that no port on this host has.";
+    InnerSourceInvalid, "inner_source_invalid", "The tunnel packet's inner source address is no station's: unspecified, loopback, link-local, a group's or broadcast.";
+    InnerSourceForged, "inner_source_forged", "The tunnel packet claims to come from the virtual router, a link-local service or a port of this very host.";
     TunnelEcn, "tunnel_ecn", "Congestion was marked on the outer header of a flow that does not understand it (RFC 6040 section 4.2).";
     UnderlayEncapsulation, "underlay_encapsulation", "There was no room in front of the packet for the tunnel header.";
     UnderlaySend, "underlay_send", "The kernel refused to send the tunnel packet.";

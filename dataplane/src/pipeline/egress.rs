@@ -163,7 +163,7 @@ impl<'a> Sender<'a> {
         rules::judge(self.context, self.port, Direction::Out, packet.frame(), headers)?;
         let manner = Manner::of(headers);
         if manner.is_routed() && headers.hop_limit <= 1 {
-            return Err(trap::icmp::time_exceeded(self.vnet, packet, headers));
+            return Err(trap::icmp::time_exceeded(&self.asker(), packet, headers));
         }
         match route::route(self.context.tables, self.vnet, CustomerIp(target))? {
             Way::Remote(vnet) => Ok(self.ask(number, packet, headers, vnet, CustomerIp(target))),
@@ -226,6 +226,7 @@ impl<'a> Sender<'a> {
             (Network::V4 { .. }, Transport::Udp { destination: 67, .. }) => {
                 Some(trap::dhcpv4::answer(&self.asker(), packet, headers))
             }
+            _ if is_router_v4(headers) => Some(DropReason::RouterAdvertisementForged.into()),
             _ if is_dhcp_server(headers) => Some(DropReason::DhcpServerForged.into()),
             (Network::V6 { .. }, Transport::Icmp { kind: 133..=137, .. })
                 if headers.protocol == Protocol::ICMPV6 =>
@@ -274,7 +275,7 @@ impl<'a> Sender<'a> {
         if target == METADATA || target == WIRESERVER {
             return Some(DropReason::GatewayUnserved.into());
         }
-        self.vnet.is_gateway(CustomerIp(target)).then(|| trap::icmp::echo(packet, headers))
+        self.vnet.is_gateway(CustomerIp(target)).then(|| trap::icmp::echo(&self.asker(), packet, headers))
     }
 
     /// To another port of this host.
@@ -291,7 +292,7 @@ impl<'a> Sender<'a> {
             return DropReason::HairpinToSender.into();
         }
         if claims::largest_ip_bytes(packet.offload, headers) > usize::from(vnet.mtu.bytes()) {
-            return trap::icmp::too_big(self.vnet, packet, headers, vnet.mtu.bytes());
+            return trap::icmp::too_big(&self.asker(), packet, headers, vnet.mtu.bytes());
         }
         let passed = rules::judge(self.context, receiver, Direction::In, packet.frame(), headers)
             .and_then(|()| rewrite::forward(packet.frame_mut(), manner, self.port.mac, receiver.mac));
@@ -343,7 +344,7 @@ impl<'a> Sender<'a> {
     #[cold]
     fn too_big(&self, packet: &mut Packet<'_>, vnet: &Vnet) -> Verdict {
         match (Headers::parse(packet.frame()), u16::try_from(self.most_bytes(vnet))) {
-            (Ok(headers), Ok(mtu)) => trap::icmp::too_big(self.vnet, packet, &headers, mtu),
+            (Ok(headers), Ok(mtu)) => trap::icmp::too_big(&self.asker(), packet, &headers, mtu),
             _ => DropReason::TooBig.into(),
         }
     }
@@ -376,6 +377,13 @@ pub(super) const fn is_dhcp_server(headers: &Headers) -> bool {
         (Network::V4 { .. }, Transport::Udp { destination: 68, .. })
             | (Network::V6 { .. }, Transport::Udp { destination: 546, .. })
     )
+}
+
+/// True for ICMP redirects (RFC 792) and router advertisements (RFC 1256): only routers send them, and a guest's way is
+/// not another guest's to choose.
+#[inline]
+pub(super) fn is_router_v4(headers: &Headers) -> bool {
+    matches!(headers.transport, Transport::Icmp { kind: 5 | 9, .. }) && headers.protocol == Protocol::ICMPV4
 }
 
 #[inline]

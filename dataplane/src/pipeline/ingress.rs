@@ -1,17 +1,18 @@
 //! Tunnel packets on their way in: from a host that the directory knows, for a network and an address that this host
 //! has, to the port.
 //!
-//! Delivery is by (network, customer IP) alone; the inner destination MAC address is only asked to be no group's. The
-//! source is not checked again: every host of the directory is trusted to have done that. What no host should ever have
-//! let through is still refused: DHCP servers' messages and router advertisements would let one guest configure another,
+//! Delivery is by (network, customer IP) alone; the inner destination MAC address is only asked to be no group's. Every
+//! host of the directory is trusted to have checked that the source is its guest's; here it must only not be what lives
+//! nowhere but on this host ([`source`]). What no host should ever have let through is still refused: DHCP servers' messages and router advertisements would let one guest configure another,
 //! and a peer that is no switch of ours (a kernel bridge) passes on whatever its guests say. For the same peers, ARP and
-//! neighbour solicitations for a port's address are answered, back through the tunnel.
+//! neighbour solicitations for a port's address are answered, back through the tunnel. Nothing else that arrives is: no
+//! ICMP error goes into the underlay.
 
 use super::drops::DropReason;
-use super::egress::{is_dhcp_server, refuse_source_route};
+use super::egress::{is_dhcp_server, is_router_v4, refuse_source_route};
 use super::verdict::Verdict;
 use super::{
-    BATCH, Context, Verdicts, claims, count, destination, ecn, encap, refusal, rewrite, route, rules,
+    BATCH, Context, Verdicts, claims, count, destination, ecn, encap, refusal, rewrite, route, rules, source,
 };
 use crate::desired::Direction;
 use crate::packet::{Checksum, Packet};
@@ -120,6 +121,9 @@ impl<'a> Arrivals<'a> {
         if is_dhcp_server(headers) {
             return Err(DropReason::DhcpServerForged);
         }
+        if is_router_v4(headers) {
+            return Err(DropReason::RouterAdvertisementForged);
+        }
         if headers.protocol == Protocol::ICMPV6
             && let Transport::Icmp { kind, .. } = headers.transport
         {
@@ -135,7 +139,10 @@ impl<'a> Arrivals<'a> {
             }
         }
         destination::check(headers)?;
-        let Some((_, target)) = headers.addresses() else { return Err(DropReason::EthertypeUnsupported) };
+        let Some((source, target)) = headers.addresses() else {
+            return Err(DropReason::EthertypeUnsupported);
+        };
+        source::check(vnet, source)?;
         let port = route::arrive(tables, vnet, CustomerIp(target))?;
         *owner = Some(port);
         self.deliver(packet, headers, port)
@@ -182,6 +189,7 @@ impl<'a> Arrivals<'a> {
     ) -> Result<Verdict, DropReason> {
         let (trap, port) = trap(self.context.tables, vnet, packet)?;
         *owner = Some(port);
+        trap::may_answer_peer(self.context, port)?;
         encap::encapsulate(packet, self.context.tables.underlay.encapsulation, vnet.vni)?;
         Ok(Verdict::Reply(trap))
     }

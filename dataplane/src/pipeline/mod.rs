@@ -19,6 +19,7 @@ pub(crate) mod refusal;
 mod rewrite;
 mod route;
 mod rules;
+mod source;
 pub mod verdict;
 
 use arrayvec::ArrayVec;

@@ -169,6 +169,7 @@ impl Tables {
             lease: Lease::of(port, network, self.mtu_of(network)),
             guard: self.guard(before, bound, port, config.generation, workers),
             counters: before.map_or_else(|| Counters::new(workers), |before| before.counters.clone()),
+            bounds: before.map_or_else(Arc::default, |before| before.bounds.clone()),
             progress: bound.map_or_else(|| Arc::new(Progress::default()), |before| before.progress.clone()),
         })
     }

@@ -1,7 +1,8 @@
 //! What the packet path reads: one immutable [`Tables`] per configuration, built from a [`HostConfig`] and the tables
 //! before it. What did not change is shared with them.
 //!
-//! Never here: I/O, locks, interior change (except counters and a port's [`Progress`], which are statistics).
+//! Never here: I/O, locks, interior change (except counters and a port's [`Progress`], which are statistics, and its
+//! [`Bounds`], which are no configuration).
 
 mod addresses;
 mod build;
@@ -25,6 +26,7 @@ use crate::conntrack::Connections;
 use crate::desired::HostConfig;
 use crate::desired::{NetworkConfig, PortConfig, PortName, Subnet, UnderlayConfig};
 use crate::stats::Counters;
+use crate::trap::bound::Bounds;
 use crate::types::{CustomerIp, Generation, MacAddr, Mtu, Nanos, PhysicalIp, PortId, Vni};
 
 /// The switch's configuration in the form that packets are handled by.
@@ -179,6 +181,8 @@ pub struct Port {
     pub guard: Option<Guard>,
     /// Kept over changes.
     pub counters: Arc<Counters>,
+    /// How often it is still answered; kept over changes.
+    pub(crate) bounds: Arc<Bounds>,
     /// How far the guest has followed the change that began [`Port::epoch`].
     pub progress: Arc<Progress>,
 }

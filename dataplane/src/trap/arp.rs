@@ -35,6 +35,7 @@ fn judge(asker: &Asker<'_>, packet: &mut Packet<'_>) -> Result<Verdict, DropReas
         return Ok(Verdict::Absorbed(Trap::AddressProbe));
     }
     let mac = asker.resolve(CustomerIp::from(question.target_ip)).ok_or(DropReason::ArpUnknownTarget)?;
+    asker.may_answer()?;
     write(packet, &question, mac)?;
     Ok(Verdict::Reply(Trap::Arp))
 }

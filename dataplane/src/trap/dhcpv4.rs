@@ -71,6 +71,9 @@ pub(crate) fn answer(asker: &Asker<'_>, packet: &mut Packet<'_>, headers: &Heade
         Err(reason) => return reason.into(),
     };
     let Some(envelope) = outcome.envelope else { return Verdict::Absorbed(outcome.trap) };
+    if let Err(reason) = asker.may_answer_dhcp() {
+        return reason.into();
+    }
     let message = message.get(..envelope.message_bytes).unwrap_or_default();
     packet.offload = Offload::NONE;
     if !packet.set_len(PAYLOAD_OFFSET + message.len()) || envelope.wrap(packet.frame_mut(), message).is_err()

@@ -2,10 +2,12 @@
 //! ended here.
 //!
 //! Errors quote the packet that caused them, which stays where it is: their headers are written in front of it. Each
-//! packet causes at most one, which goes back to the port that sent it: the rate is bounded by the guest's own.
+//! packet causes at most one, which goes back to the port that sent it, and a port gets only so many (RFC 1812 section
+//! 4.3.2.8, RFC 4443 section 2.4 (f)).
 
 use std::net::IpAddr;
 
+use super::Asker;
 use crate::packet::{Offload, Packet};
 use crate::pipeline::{DropReason, Trap, Verdict};
 use crate::tables::Vnet;
@@ -21,9 +23,17 @@ const HOP_LIMIT: u8 = 64;
 
 /// Answers an echo request to the virtual router; it has no other service.
 #[cold]
-pub(crate) fn echo(packet: &mut Packet<'_>, headers: &Headers) -> Verdict {
-    if headers.fragment != Fragment::Whole || !matches!(headers.transport, Transport::Icmp { .. }) {
+pub(crate) fn echo(asker: &Asker<'_>, packet: &mut Packet<'_>, headers: &Headers) -> Verdict {
+    let is_request = matches!(
+        (headers.protocol, headers.transport),
+        (Protocol::ICMPV4, Transport::Icmp { kind: icmpv4::ECHO_REQUEST, .. })
+            | (Protocol::ICMPV6, Transport::Icmp { kind: icmpv6::ECHO_REQUEST, .. })
+    );
+    if headers.fragment != Fragment::Whole || !is_request {
         return DropReason::GatewayUnserved.into();
+    }
+    if let Err(reason) = asker.may_answer() {
+        return reason.into();
     }
     packet.offload = Offload::NONE;
     let frame = packet.frame_mut();
@@ -77,24 +87,24 @@ fn turn_round_v6(header: &mut [u8]) -> Option<()> {
 /// IPv4 senders are told also when they allow routers to fragment: this router doesn't. Fragments cost every later hop
 /// more than they cost the sender to avoid, and Linux takes the answer as the path's MTU and fragments by itself.
 #[cold]
-pub(crate) fn too_big(vnet: &Vnet, packet: &mut Packet<'_>, headers: &Headers, mtu: u16) -> Verdict {
+pub(crate) fn too_big(asker: &Asker<'_>, packet: &mut Packet<'_>, headers: &Headers, mtu: u16) -> Verdict {
     let problem = Problem {
         v4: icmpv4::Problem::FragmentationNeeded { next_hop_mtu: mtu },
         v6: icmpv6::Problem::PacketTooBig { mtu: u32::from(mtu) },
     };
-    match complain(vnet, packet, headers, problem) {
-        Some(()) => Verdict::Reply(Trap::TooBig),
-        None => DropReason::TooBig.into(),
+    match complain(asker, packet, headers, problem, DropReason::TooBig) {
+        Ok(()) => Verdict::Reply(Trap::TooBig),
+        Err(reason) => reason.into(),
     }
 }
 
 /// Tells the sender that its packet took too many hops (RFC 1812 section 5.3.1, RFC 4443 section 3.3).
 #[cold]
-pub(crate) fn time_exceeded(vnet: &Vnet, packet: &mut Packet<'_>, headers: &Headers) -> Verdict {
+pub(crate) fn time_exceeded(asker: &Asker<'_>, packet: &mut Packet<'_>, headers: &Headers) -> Verdict {
     let problem = Problem { v4: icmpv4::Problem::TtlExceeded, v6: icmpv6::Problem::HopLimitExceeded };
-    match complain(vnet, packet, headers, problem) {
-        Some(()) => Verdict::Reply(Trap::TimeExceeded),
-        None => DropReason::TtlExceeded.into(),
+    match complain(asker, packet, headers, problem, DropReason::TtlExceeded) {
+        Ok(()) => Verdict::Reply(Trap::TimeExceeded),
+        Err(reason) => reason.into(),
     }
 }
 
@@ -103,11 +113,22 @@ struct Problem {
     v6: icmpv6::Problem,
 }
 
-/// Makes the packet the quotation in an error to its sender. `None` when there must be none, or there is no room for it.
-fn complain(vnet: &Vnet, packet: &mut Packet<'_>, headers: &Headers, problem: Problem) -> Option<()> {
+/// Makes the packet the quotation in an error to its sender. `silent` when there must be none, or there is no room for it.
+fn complain(
+    asker: &Asker<'_>,
+    packet: &mut Packet<'_>,
+    headers: &Headers,
+    problem: Problem,
+    silent: DropReason,
+) -> Result<(), DropReason> {
     if !headers.may_provoke_error() {
-        return None;
+        return Err(silent);
     }
+    asker.may_answer()?;
+    quote(asker.vnet, packet, headers, &problem).ok_or(silent)
+}
+
+fn quote(vnet: &Vnet, packet: &mut Packet<'_>, headers: &Headers, problem: &Problem) -> Option<()> {
     let (header_bytes, most) = match headers.network {
         Network::V4 { .. } => (ipv4::HEADER_BYTES + icmpv4::HEADER_BYTES, icmpv4::QUOTE_BYTES),
         Network::V6 { .. } => (ipv6::HEADER_BYTES + icmpv6::HEADER_BYTES, icmpv6::QUOTE_BYTES),
@@ -119,7 +140,7 @@ fn complain(vnet: &Vnet, packet: &mut Packet<'_>, headers: &Headers, problem: Pr
     if !packet.set_len(ethernet::HEADER_BYTES + header_bytes + quoted) {
         return None;
     }
-    emit(vnet, packet.frame_mut(), headers, &problem).ok().flatten()
+    emit(vnet, packet.frame_mut(), headers, problem).ok().flatten()
 }
 
 /// Writes all headers in front of the quotation, which stands at the end of `frame`.

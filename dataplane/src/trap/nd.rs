@@ -54,6 +54,7 @@ fn advertise_neighbour(
     match asker.resolve(CustomerIp::from(question.target)) {
         _ if is_own => Ok(Verdict::Absorbed(Trap::AddressProbe)),
         Some(mac) => {
+            asker.may_answer()?;
             let from_router = mac == MacAddr::ROUTER;
             write_neighbour(packet, headers.source, envelope.source, question.target, (mac, from_router))?;
             Ok(Verdict::Reply(Trap::NeighborSolicitation))
@@ -94,6 +95,7 @@ fn advertise_router(
     let question = RouterSolicitation::parse(message(packet, headers), &envelope).map_err(refused)?;
     check_asker(asker, envelope.source, question.source_mac)?;
     let told = asker.vnet.router_advertisement.as_ref().ok_or(DropReason::RouterAbsent)?;
+    asker.may_answer()?;
     let lifetime = u32::from(told.router_lifetime_seconds);
     let advertisement = RouterAdvertisement {
         hop_limit: GUESTS_HOP_LIMIT,

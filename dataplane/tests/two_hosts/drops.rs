@@ -64,6 +64,12 @@ fn dhcp(kind: &[u8], patch: (usize, u8)) -> Vec<u8> {
     .udp((68, 67), &message)
 }
 
+/// What becomes of the first question that is not answered any more.
+fn spent(ask: impl Fn() -> Outcome) -> Outcome {
+    let is_answer = |outcome: &Outcome| matches!(outcome.verdict, dataplane::pipeline::Verdict::Reply(_));
+    std::iter::repeat_with(ask).find(|outcome| !is_answer(outcome)).unwrap()
+}
+
 /// A frame with an extension header chain.
 fn chain(next: u8, headers: &[u8]) -> Vec<u8> {
     let mut frame = good_v6();
@@ -199,6 +205,9 @@ const TRAPS: &[Case] = &[
         let end = frame.len();
         world.a.send_packet(&A1, Packet::within(&mut frame, 0, end, Offload::NONE))
     }),
+    (DropReason::TrapRateLimited, "a1", |world| spent(|| from_a1(world, &who_has(&A1, A1.v4(), "10.0.0.1")))),
+    (DropReason::DhcpRateLimited, "a1", |world| spent(|| from_a1(world, &dhcp(&[53, 1, 1], (1, 1))))),
+    (DropReason::PeerRateLimited, "a1", |world| spent(|| from_b(world, &who_has(&B1, B1.v4(), A1.ips[0])))),
     (DropReason::GatewayUnserved, "a1", |world| from_a1(world, &to("10.0.0.1").tcp((1, 22), b""))),
     (DropReason::TtlExceeded, "a1", |world| {
         let mut frame = Head { ttl: 1, ..to(B2.ips[0]) }.echo(b"");
@@ -257,6 +266,13 @@ const UNDERLAY: &[Case] = &[
     (DropReason::VniAbsent, "underlay", |world| world.a.receive(HOST_B, &[8, 0, 0, 0, 0, 0, 99, 0])),
     (DropReason::NotLocal, "underlay", |world| {
         from_b(world, &Head { to: "10.0.0.99".parse().unwrap(), ..ping_head(&B1, &A1, v4) }.udp((1, 2), b""))
+    }),
+    (DropReason::InnerSourceInvalid, "underlay", |world| {
+        let nobody = Head { from: "127.0.0.1".parse().unwrap(), ..ping_head(&B1, &A1, v4) };
+        from_b(world, &nobody.udp((1, 2), b""))
+    }),
+    (DropReason::InnerSourceForged, "underlay", |world| {
+        from_b(world, &Head { from: v4(&A6), ..ping_head(&B1, &A1, v4) }.udp((1, 2), b""))
     }),
     (DropReason::TunnelEcn, "a1", |world| {
         let packet = [&[8, 0, 0, 0, 0, 0, 100, 0], &ping_head(&B1, &A1, v4).udp((1, 2), b"")[..]].concat();

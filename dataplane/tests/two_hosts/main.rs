@@ -12,8 +12,10 @@
 )]
 
 mod answers;
+mod attacks;
 mod dhcp;
 mod drops;
+mod floods;
 mod frames;
 mod ingress;
 mod moves;
@@ -21,4 +23,6 @@ mod mtu;
 mod paths;
 mod robust;
 mod rules;
+#[path = "../../../tests/attacks/mod.rs"]
+mod table;
 mod world;

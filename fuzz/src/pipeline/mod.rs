@@ -107,6 +107,11 @@ fn is_of_others(reason: DropReason) -> bool {
         reason,
         DropReason::Moved
             | DropReason::StaleReply
+            | DropReason::TrapRateLimited
+            | DropReason::DhcpRateLimited
+            | DropReason::PeerRateLimited
+            | DropReason::InnerSourceInvalid
+            | DropReason::InnerSourceForged
             | DropReason::UnderlaySourceUnknown
             | DropReason::TunnelMalformed
             | DropReason::TunnelNoVni

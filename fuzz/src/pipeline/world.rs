@@ -1,5 +1,7 @@
 //! The scene of the pipeline's truth: two hosts with ports in four networks, two of which have the very same addresses.
 
+use std::cell::Cell;
+
 use dataplane::desired::{Encapsulation, UnderlayConfig};
 use dataplane::directory::{DirectoryReader, DirectoryWriter, Location};
 use dataplane::pipeline::Context;
@@ -75,6 +77,7 @@ pub(crate) struct Host {
     pub(crate) tables: Tables,
     pub(crate) writer: DirectoryWriter,
     reader: DirectoryReader,
+    now: Cell<u64>,
 }
 
 impl Host {
@@ -102,11 +105,13 @@ impl Host {
         }
         let mut reader = readers.pop().unwrap();
         reader.refresh();
-        Self { ip, tables, writer, reader }
+        Self { ip, tables, writer, reader, now: Cell::new(0) }
     }
 
+    /// Each batch comes ten seconds after the one before, so that no port ever has had its share of answers.
     pub(crate) fn context(&self) -> Context<'_> {
-        Context { tables: &self.tables, directory: &self.reader, now: Nanos(1), worker: 0 }
+        self.now.set(self.now.get() + 10_000_000_000);
+        Context { tables: &self.tables, directory: &self.reader, now: Nanos(self.now.get()), worker: 0 }
     }
 
     /// All counters, by owner; no port's are the underlay's.

@@ -1,6 +1,7 @@
 //! A world for one switch's workers: devices and an underlay in memory, and a judge that sees every packet leave.
 
 mod atomicity;
+mod fair;
 mod idle;
 
 use std::collections::VecDeque;
