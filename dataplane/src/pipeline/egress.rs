@@ -313,8 +313,8 @@ pub(super) const fn is_dhcp_server(headers: &Headers) -> bool {
 /// True for ICMP redirects (RFC 792) and router advertisements (RFC 1256): only routers send them, and a guest's way is
 /// not another guest's to choose.
 #[inline]
-pub(super) fn is_router_v4(headers: &Headers) -> bool {
-    matches!(headers.transport, Transport::Icmp { kind: 5 | 9, .. }) && headers.protocol == Protocol::ICMPV4
+pub(super) const fn is_router_v4(headers: &Headers) -> bool {
+    matches!((headers.network, headers.transport), (Network::V4 { .. }, Transport::Icmp { kind: 5 | 9, .. }))
 }
 
 #[inline]

@@ -8,6 +8,8 @@
 //! neighbour solicitations for a port's address are answered, back through the tunnel. Nothing else that arrives is: no
 //! ICMP error goes into the underlay.
 
+use std::net::IpAddr;
+
 use super::drops::DropReason;
 use super::egress::{is_dhcp_server, is_router_v4, refuse_source_route};
 use super::rules::{self, Direction};
@@ -18,7 +20,7 @@ use super::{
 use crate::packet::{Checksum, Packet};
 use crate::tables::{Port, Vnet};
 use crate::trap;
-use crate::types::{CustomerIp, PhysicalIp};
+use crate::types::{CustomerIp, PhysicalIp, Vni};
 use crate::wire::Protocol;
 use crate::wire::ethernet::{self, EtherType};
 use crate::wire::flow::{Headers, Network, Transport};
@@ -39,10 +41,13 @@ pub fn ingress(context: &Context<'_>, outer: &Outer, packets: &mut [Packet<'_>],
     verdicts.clear();
     let is_known =
         context.directory.is_known_host(outer.source) || context.tables.is_own_physical_ip(outer.source);
+    let mut passed = None;
     for packet in packets.iter_mut().take(BATCH) {
         let mut owner = None;
         let verdict = if is_known {
-            Arrival { context, outer, owner: &mut owner }.judge(packet).unwrap_or_else(Verdict::Drop)
+            Arrival { context, outer, owner: &mut owner, passed: &mut passed }
+                .judge(packet)
+                .unwrap_or_else(Verdict::Drop)
         } else {
             DropReason::UnderlaySourceUnknown.into()
         };
@@ -58,6 +63,8 @@ struct Arrival<'a, 'o> {
     outer: &'o Outer,
     /// The port that the packet turned out to be for: the one to count for.
     owner: &'o mut Option<&'a Port>,
+    /// The source that was found good last: a train's packets have the same.
+    passed: &'o mut Option<(Vni, IpAddr)>,
 }
 
 impl<'a> Arrival<'a, '_> {
@@ -99,7 +106,10 @@ impl<'a> Arrival<'a, '_> {
         let Some((source, target)) = headers.addresses() else {
             return Err(DropReason::EthertypeUnsupported);
         };
-        source::check(vnet, source)?;
+        if *self.passed != Some((vni, source)) {
+            source::check(vnet, source)?;
+            *self.passed = Some((vni, source));
+        }
         let port = route::arrive(tables, vnet, CustomerIp(target))?;
         *self.owner = Some(port);
         self.deliver(packet, headers, port)
