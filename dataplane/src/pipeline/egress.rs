@@ -222,15 +222,15 @@ impl<'a> Sender<'a> {
     /// DHCP and neighbour discovery: answered whatever address the guest believes it has.
     #[inline]
     fn trap_of_any_source(&self, packet: &mut Packet<'_>, headers: &Headers) -> Option<Verdict> {
-        match (headers.network, headers.transport) {
-            (Network::V4 { .. }, Transport::Udp { destination: 67, .. }) => {
+        match headers.transport {
+            Transport::Udp { destination: 67, .. } if matches!(headers.network, Network::V4 { .. }) => {
                 Some(trap::dhcpv4::answer(&self.asker(), packet, headers))
             }
-            _ if is_router_v4(headers) => Some(DropReason::RouterAdvertisementForged.into()),
-            _ if is_dhcp_server(headers) => Some(DropReason::DhcpServerForged.into()),
-            (Network::V6 { .. }, Transport::Icmp { kind: 133..=137, .. })
-                if headers.protocol == Protocol::ICMPV6 =>
-            {
+            Transport::Udp { .. } if is_dhcp_server(headers) => Some(DropReason::DhcpServerForged.into()),
+            Transport::Icmp { .. } if is_router_v4(headers) => {
+                Some(DropReason::RouterAdvertisementForged.into())
+            }
+            Transport::Icmp { kind: 133..=137, .. } if headers.protocol == Protocol::ICMPV6 => {
                 Some(trap::nd::answer(&self.asker(), packet, headers))
             }
             _ => None,
@@ -382,8 +382,8 @@ pub(super) const fn is_dhcp_server(headers: &Headers) -> bool {
 /// True for ICMP redirects (RFC 792) and router advertisements (RFC 1256): only routers send them, and a guest's way is
 /// not another guest's to choose.
 #[inline]
-pub(super) fn is_router_v4(headers: &Headers) -> bool {
-    matches!(headers.transport, Transport::Icmp { kind: 5 | 9, .. }) && headers.protocol == Protocol::ICMPV4
+pub(super) const fn is_router_v4(headers: &Headers) -> bool {
+    matches!((headers.network, headers.transport), (Network::V4 { .. }, Transport::Icmp { kind: 5 | 9, .. }))
 }
 
 #[inline]
