@@ -42,7 +42,7 @@ fn beside(
     loom::model(move || {
         let mut hasher = Hasher::new(1);
         hasher.bits = bits;
-        let (writer, mut readers) = DirectoryWriter::with_hasher(Engine::Slots, &hasher, 1);
+        let (writer, mut readers) = DirectoryWriter::with(Engine::Slots, &hasher, split_buckets, 1);
         prepare(&writer);
         let mut reader = readers.pop().unwrap();
         reader.refresh();
@@ -159,7 +159,7 @@ fn loom_the_full_bucket_is_one() {
     loom::model(|| {
         let mut hasher = Hasher::new(1);
         hasher.bits = 0;
-        let (writer, _) = DirectoryWriter::with_hasher(Engine::Slots, &hasher, 0);
+        let (writer, _) = DirectoryWriter::with(Engine::Slots, &hasher, usize::MAX, 0);
         past_a_full_bucket(&writer);
         let Side::Slots { books, .. } = &writer.side;
         let books = lock(books);

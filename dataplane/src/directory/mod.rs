@@ -23,8 +23,10 @@
 //!
 //! Never here: I/O, clocks, where the seed comes from, what an entry means to a packet.
 
+mod hosts;
 #[cfg(feature = "io")]
 mod library;
+mod segment;
 mod shelf;
 #[allow(unsafe_code)]
 mod slot;
@@ -42,10 +44,12 @@ mod tests;
 #[cfg(feature = "io")]
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
+
 #[cfg(feature = "io")]
 use self::library::Library;
 use self::table::{HOSTS, Hasher, Key, Table};
-use self::write::Books;
+use self::write::{Books, SPLIT_BUCKETS};
 use crate::publish::{Publisher, Reader};
 use crate::sync::{Mutex, lock};
 use crate::types::{CustomerIp, MacAddr, PhysicalIp, Vni};
@@ -70,6 +74,22 @@ pub struct Entry {
     pub ip: CustomerIp,
     /// Where it is.
     pub location: Location,
+}
+
+impl Entry {
+    fn key(&self) -> Key {
+        key(self.vni, self.ip)
+    }
+
+    /// Refuses what cannot be a location.
+    fn check(&self) -> Result<(), DirectoryError> {
+        let Self { vni, ip, location: Location { physical_ip: host, mac, .. } } = *self;
+        mac.require_unicast().map_err(|_| DirectoryError::MacNotUnicast { vni, ip, mac })?;
+        if host.0.is_unspecified() {
+            return Err(DirectoryError::HostUnspecified { vni, ip, host });
+        }
+        Ok(())
+    }
 }
 
 /// Why an entry cannot be set. The directory is as it was.
@@ -165,6 +185,9 @@ fn key(vni: Vni, ip: CustomerIp) -> Key {
     Key { vni: vni.value(), ip: ip.0 }
 }
 
+/// So many entries of [`DirectoryWriter::extend`] are set under one lock, their cache lines asked for together.
+const TOGETHER: usize = 64;
+
 /// The writing side: shared by reference, changes one at a time. Its methods may lock and allocate; no reader notices.
 pub struct DirectoryWriter {
     side: Side,
@@ -192,14 +215,19 @@ impl DirectoryWriter {
     /// is correct, but takes locks.
     #[must_use]
     pub fn on(engine: Engine, seed: u64, readers: usize) -> (Self, Vec<DirectoryReader>) {
-        Self::with_hasher(engine, &Hasher::new(seed), readers)
+        Self::with(engine, &Hasher::new(seed), SPLIT_BUCKETS, readers)
     }
 
-    fn with_hasher(engine: Engine, hasher: &Hasher, readers: usize) -> (Self, Vec<DirectoryReader>) {
+    fn with(
+        engine: Engine,
+        hasher: &Hasher,
+        split_buckets: usize,
+        readers: usize,
+    ) -> (Self, Vec<DirectoryReader>) {
         let reader = |view| DirectoryReader { view, hasher: hasher.clone() };
         match engine {
             Engine::Slots => {
-                let books = Books::new(hasher.clone());
+                let books = Books::new(hasher.clone(), split_buckets);
                 let (publisher, views) = Publisher::new(books.table().clone(), readers);
                 let side = Side::Slots { publisher, books: Mutex::new(books) };
                 (Self { side }, views.into_iter().map(View::Slots).map(reader).collect())
@@ -233,15 +261,13 @@ impl DirectoryWriter {
         ip: CustomerIp,
         location: Location,
     ) -> Result<Option<Location>, DirectoryError> {
-        let (mac, host) = (location.mac, location.physical_ip);
-        mac.require_unicast().map_err(|_| DirectoryError::MacNotUnicast { vni, ip, mac })?;
-        if host.0.is_unspecified() {
-            return Err(DirectoryError::HostUnspecified { vni, ip, host });
-        }
+        let entry = Entry { vni, ip, location };
+        entry.check()?;
         match &self.side {
             Side::Slots { publisher, books } => {
-                let previous = lock(books).set(key(vni, ip), location, publisher);
-                publisher.collect();
+                let mut books = lock(books);
+                let previous = books.set(entry.key(), location, publisher);
+                books.collect(publisher);
                 previous
             }
             #[cfg(feature = "io")]
@@ -249,32 +275,57 @@ impl DirectoryWriter {
         }
     }
 
-    /// [`DirectoryWriter::set`] for each of `entries`, with at most one new table for all that `size_hint` announces.
-    /// Returns how many there were.
+    /// [`DirectoryWriter::set`] for each of `entries`, several at a time. Returns how many there were.
     ///
     /// # Errors
     /// [`DirectoryError`] of the first refused entry. Those before it stay.
     pub fn extend(&self, entries: impl IntoIterator<Item = Entry>) -> Result<usize, DirectoryError> {
-        let mut entries = entries.into_iter().peekable();
-        if let (Side::Slots { publisher, books }, Some(first)) = (&self.side, entries.peek()) {
-            let host = first.location.physical_ip;
-            let announced = entries.size_hint().0;
-            lock(books).make_room(announced, host, publisher)?;
-        }
+        self.replace(entries, drop)
+    }
+
+    /// [`DirectoryWriter::extend`], where `previous` is told what each entry replaced, in order.
+    ///
+    /// # Errors
+    /// [`DirectoryError`] of the first refused entry. Those before it stay, and were told.
+    pub fn replace(
+        &self,
+        entries: impl IntoIterator<Item = Entry>,
+        mut previous: impl FnMut(Option<Location>),
+    ) -> Result<usize, DirectoryError> {
+        let mut entries = entries.into_iter();
         let mut count = 0;
-        for Entry { vni, ip, location } in entries {
-            self.set(vni, ip, location)?;
-            count += 1;
+        loop {
+            let announced = entries.size_hint().0;
+            let together: ArrayVec<Entry, TOGETHER> = entries.by_ref().take(TOGETHER).collect();
+            if together.is_empty() {
+                return Ok(count);
+            }
+            match &self.side {
+                Side::Slots { publisher, books } => {
+                    let mut books = lock(books);
+                    let done = books.set_all(&together, announced, &mut previous, publisher);
+                    books.collect(publisher);
+                    done?;
+                }
+                #[cfg(feature = "io")]
+                Side::Library(library) => {
+                    for entry in &together {
+                        entry.check()?;
+                        previous(library.set(entry.key(), entry.location));
+                    }
+                }
+            }
+            count += together.len();
         }
-        Ok(count)
     }
 
     /// Removes one entry and returns it.
     pub fn remove(&self, vni: Vni, ip: CustomerIp) -> Option<Location> {
         match &self.side {
             Side::Slots { publisher, books } => {
-                let previous = lock(books).remove(key(vni, ip), publisher);
-                publisher.collect();
+                let mut books = lock(books);
+                let previous = books.remove(key(vni, ip), publisher);
+                books.collect(publisher);
                 previous
             }
             #[cfg(feature = "io")]
@@ -301,9 +352,9 @@ impl DirectoryWriter {
         match &self.side {
             Side::Slots { books, .. } => {
                 let books = lock(books);
-                let table = books.table();
-                let located = |(key, value)| table.location(value).map(|location| (key, location));
-                table.entries().filter_map(located).filter_map(entry).collect()
+                let mut entries = Vec::with_capacity(books.len());
+                entries.extend(books.entries().filter_map(entry));
+                entries
             }
             #[cfg(feature = "io")]
             Side::Library(library) => library.entries().into_iter().filter_map(entry).collect(),
@@ -388,10 +439,7 @@ impl DirectoryReader {
     #[must_use]
     pub fn lookup(&self, hash: Hash, vni: Vni, ip: CustomerIp) -> Option<Location> {
         match &self.view {
-            View::Slots(reader) => {
-                let table = reader.current();
-                table.location(table.find(hash, key(vni, ip))?.value)
-            }
+            View::Slots(reader) => reader.current().look_up(hash, vni.value(), ip.0),
             #[cfg(feature = "io")]
             View::Library(library) => library.get(key(vni, ip)),
         }
@@ -401,9 +449,15 @@ impl DirectoryReader {
     #[inline]
     #[must_use]
     pub fn is_known_host(&self, host: PhysicalIp) -> bool {
+        // The table holds no key of zeros.
+        if host.0.is_unspecified() {
+            return false;
+        }
         let key = Key { vni: HOSTS, ip: host.0 };
         match &self.view {
-            View::Slots(reader) => reader.current().find(self.hasher.hash(key), key).is_some(),
+            View::Slots(reader) => {
+                reader.current().look_up(self.hasher.hash(key), HOSTS, host.0).is_some()
+            }
             #[cfg(feature = "io")]
             View::Library(library) => library.knows(host),
         }
