@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod metrics;
+mod packed;
 pub mod protocol;
 pub mod server;
 mod session;

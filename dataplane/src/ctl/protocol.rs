@@ -8,6 +8,7 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use super::packed::Packed;
 use crate::desired::{HostConfig, NetworkConfig, NextHop, PortConfig, PortName, RouteConfig};
 use crate::switch::{Mapping, StartError, StateError, SwitchError};
 use crate::types::{CustomerIp, Generation, Vni};
@@ -131,7 +132,11 @@ pub enum Request {
     /// Keep entries for `directory_commit` on this connection. Answer: [`Counted`].
     DirectoryStage {
         /// The entries.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
         entries: Vec<Mapping>,
+        /// More of them, in the form for millions.
+        #[serde(default, skip_serializing_if = "Packed::is_empty")]
+        packed: Packed,
     },
     /// Add or replace everything that was staged on this connection, all of it or nothing. Answer: [`Counted`].
     DirectoryCommit {},

@@ -32,9 +32,10 @@ impl Hosts {
     /// Gives `index`, which nobody had before, to a host. For the one writer.
     pub(super) fn put(&self, index: u16, host: PhysicalIp) {
         let (leaf, place) = (usize::from(index >> LEAF_BITS), usize::from(index) % LEAF);
-        let leaf = self.leaves.get(leaf).map(|leaf| {
-            leaf.get_or_init(|| Box::new(std::array::from_fn(|_| Once::new())))
-        });
+        let leaf = self
+            .leaves
+            .get(leaf)
+            .map(|leaf| leaf.get_or_init(|| Box::new(std::array::from_fn(|_| Once::new()))));
         if let Some(cell) = leaf.and_then(|leaf| leaf.get(place)) {
             cell.get_or_init(|| host);
         }

@@ -455,9 +455,7 @@ impl DirectoryReader {
         }
         let key = Key { vni: HOSTS, ip: host.0 };
         match &self.view {
-            View::Slots(reader) => {
-                reader.current().look_up(self.hasher.hash(key), HOSTS, host.0).is_some()
-            }
+            View::Slots(reader) => reader.current().look_up(self.hasher.hash(key), HOSTS, host.0).is_some(),
             #[cfg(feature = "io")]
             View::Library(library) => library.knows(host),
         }

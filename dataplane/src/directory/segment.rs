@@ -155,15 +155,16 @@ impl Segment {
 
     /// Every entry, hosts included, in the order of their homes (about).
     pub(super) fn entries(&self) -> impl Iterator<Item = (Key, Short)> + '_ {
-        self.buckets.iter().flat_map(|bucket| Bucket::places().map(|place| self.load(bucket, place))).filter_map(
-            |slot| match slot.content() {
+        self.buckets
+            .iter()
+            .flat_map(|bucket| Bucket::places().map(|place| self.load(bucket, place)))
+            .filter_map(|slot| match slot.content() {
                 Content::Empty | Content::Tombstone => None,
                 Content::Short { vni, ip, value } => Some((Key { vni, ip: ip.into() }, value)),
                 Content::Long { index } => {
                     self.longs.get(index).map(|long| (Key { vni: long.vni, ip: long.ip.into() }, long.value))
                 }
-            },
-        )
+            })
     }
 
     /// Overwrites an entry. For the writer; `next_long` is the shelf's first free index.

@@ -251,7 +251,10 @@ fn a_table_neither_clogs_nor_keeps_its_greatest_size() {
     }
     if let Side::Slots { publisher, .. } = &writer.side {
         let tables = publisher.version().number();
-        assert!(tables < 1000, "{tables} tables: a slot in a bucket that ends searches is free again at once");
+        assert!(
+            tables < 1000,
+            "{tables} tables: a slot in a bucket that ends searches is free again at once"
+        );
     }
     reader.refresh();
     assert!((99_900..100_000).all(|n| look_up(&reader, vni(1), ip(n)) == Some(location(n + 1))));

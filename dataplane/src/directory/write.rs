@@ -227,7 +227,8 @@ impl Books {
     /// Builds one segment anew, as two if it is large, and publishes the table. Readers go on with the old one, which
     /// nobody changes any more, until their next batch.
     fn renew(&mut self, place: usize, publisher: &Publisher<Table>) {
-        let (Some(old), Some(page)) = (self.table.segments().get(place).cloned(), self.pages.get(place).copied())
+        let (Some(old), Some(page)) =
+            (self.table.segments().get(place).cloned(), self.pages.get(place).copied())
         else {
             return;
         };
@@ -356,7 +357,8 @@ impl Books {
                 // Every entry's host is known, by the counts.
                 let host = new_index.get(usize::from(value.host)).copied().flatten().unwrap_or(value.host);
                 let value = Short { host, ..value };
-                next.used += usize::from(fresh.insert(self.hasher.hash(key), key, value, &mut next.next_long));
+                next.used +=
+                    usize::from(fresh.insert(self.hasher.hash(key), key, value, &mut next.next_long));
                 next.longs += u32::from(key.ip.is_ipv6());
             }
             let places = 1 << (self.table.depth() - page.depth);
