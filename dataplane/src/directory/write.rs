@@ -234,7 +234,7 @@ impl Books {
         };
         let expected = page.live + (self.announced >> page.depth);
         let splits = (old.slots() / PER_BUCKET).max(expected * 2 / PER_BUCKET) >= self.split_buckets
-            && expected * 2 > old.slots()
+            && expected * 2 >= old.slots()
             && page.depth < MAX_DEPTH;
         let mut table = Table::clone(&self.table);
         let mut halves = vec![Page { depth: page.depth + u32::from(splits), ..Page::default() }];
@@ -400,8 +400,8 @@ impl Books {
     }
 }
 
-/// How many buckets `live` entries get, and one more and its host: they fill 45 % of it, or a little more of whole huge pages.
+/// How many buckets `live` entries get, and a few more: they fill 45 % of it, or a little more of whole huge pages.
 fn buckets_for(live: usize) -> usize {
-    let buckets = (live.saturating_add(2).saturating_mul(11) / 5).div_ceil(PER_BUCKET).max(MIN_BUCKETS);
+    let buckets = (live.saturating_add(3).saturating_mul(11) / 5).div_ceil(PER_BUCKET).max(MIN_BUCKETS);
     if buckets < 2 * HUGE_BUCKETS { buckets } else { buckets / HUGE_BUCKETS * HUGE_BUCKETS }
 }
