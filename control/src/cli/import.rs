@@ -17,7 +17,7 @@ use super::failure::Failure;
 /// Entries sent in one request.
 const TOGETHER: usize = 50_000;
 /// Where nobody looks at a terminal, progress is a line for so many entries.
-const LINE_EVERY: usize = 1_000_000;
+const LINE_EVERY: usize = 200_000;
 
 /// All entries of a text, in order, in a part for each processor.
 ///

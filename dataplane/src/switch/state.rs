@@ -162,7 +162,9 @@ impl State {
             let mut bytes = Vec::new();
             for &(network, ip) in keys {
                 let (key, last) = rows::key(network, ip);
-                let mut block = block(&table, &key)?;
+                let found = table.get(&key)?.map(|row| Block::parse(row.value()));
+                let Some(found) = found else { continue };
+                let mut block = found.map_err(redb::Error::Corrupted)?;
                 if !block.remove(last) {
                     continue;
                 }
@@ -256,13 +258,6 @@ impl State {
     }
 }
 
-type Blocks<'a> = redb::Table<'a, &'static BlockKey, &'static [u8]>;
-
-fn block(table: &Blocks<'_>, key: &BlockKey) -> Result<Block, redb::Error> {
-    let row = table.get(key)?;
-    row.map_or(Ok(Block::default()), |row| Block::parse(row.value()).map_err(redb::Error::Corrupted))
-}
-
 fn set_mappings(transaction: &redb::WriteTransaction, mappings: &[Mapping]) -> Result<(), redb::Error> {
     let mut table = transaction.open_table(DIRECTORY)?;
     // In the rows' order each row is written once. Stable: of two mappings of one address the later one counts.
@@ -273,14 +268,25 @@ fn set_mappings(transaction: &redb::WriteTransaction, mappings: &[Mapping]) -> R
     for together in sorted.chunk_by(|a, b| row(a) == row(b)) {
         let Some(first) = together.first() else { continue };
         let key = row(first);
-        let mut block = block(&table, &key)?;
-        for mapping in together {
-            block.set(rows::key(mapping.network, mapping.ip).1, mapping.mac, mapping.physical_ip);
-        }
+        let mut block = Block::default();
+        set_in(&mut block, together);
         block.to_bytes(&mut bytes);
-        table.insert(&key, bytes.as_slice())?;
+        // Nearly always there is no such row yet, and putting one tells.
+        let replaced = table.insert(&key, bytes.as_slice())?.map(|row| Block::parse(row.value()));
+        if let Some(replaced) = replaced {
+            let mut block = replaced.map_err(redb::Error::Corrupted)?;
+            set_in(&mut block, together);
+            block.to_bytes(&mut bytes);
+            table.insert(&key, bytes.as_slice())?;
+        }
     }
     Ok(())
+}
+
+fn set_in(block: &mut Block, mappings: &[&Mapping]) {
+    for mapping in mappings {
+        block.set(rows::key(mapping.network, mapping.ip).1, mapping.mac, mapping.physical_ip);
+    }
 }
 
 /// Writes a file of the schema before this one anew, in one transaction.
