@@ -79,13 +79,8 @@ fn ours(entries: usize) -> Contender {
         name: "ours",
         look_up: Box::new(move |keys| {
             reader.refresh();
-            let hashes = keys.each_ref().map(|&(vni, ip)| {
-                let hash = reader.hash(vni, ip);
-                reader.prefetch(hash);
-                hash
-            });
-            let found =
-                hashes.iter().zip(keys).filter_map(|(hash, &(vni, ip))| reader.lookup(*hash, vni, ip));
+            let begun = keys.each_ref().map(|&(vni, ip)| reader.begin(vni, ip));
+            let found = begun.iter().zip(keys).filter_map(|(begun, &(vni, ip))| reader.end(*begun, vni, ip));
             found.filter(|found| used(*found)).count()
         }),
         write: Box::new(move |number, location| {
@@ -117,7 +112,7 @@ fn papaya(entries: usize) -> Contender {
 fn scc(entries: usize) -> Contender {
     let map = Arc::new(scc::HashIndex::with_capacity_and_hasher(entries, RandomState::default()));
     for number in 0..entries {
-        drop(map.insert_sync(integer(address(number)), location(number, 0)));
+        map.insert_sync(integer(address(number)), location(number, 0)).expect("each once");
     }
     let writer = map.clone();
     Contender {
@@ -183,15 +178,18 @@ fn beside(
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut random = Random(0x1234_5678_9abc_def1);
-            let mut next = Instant::now();
+            let mut done = 0;
             while !stop.load(Ordering::Relaxed) {
-                for _ in 0..updates / 1000 {
+                let due =
+                    u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX) * updates / 1_000_000;
+                // At most a hundredth of a second's at a time.
+                for _ in 0..due.saturating_sub(done).min(updates / 100) {
                     let number = random.below(entries);
-                    write(number, location(number, writes.fetch_add(1, Ordering::Relaxed)));
+                    write(number, location(number, done));
+                    done += 1;
                 }
-                // What was missed is not made up for: nobody updates in bursts here.
-                next = (next + Duration::from_millis(1)).max(Instant::now());
-                thread::sleep(next.saturating_duration_since(Instant::now()));
+                writes.store(done, Ordering::Relaxed);
+                thread::sleep(Duration::from_micros(200));
             }
         });
         read();
@@ -200,18 +198,24 @@ fn beside(
     writes.into_inner() / u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
+const TURNS: usize = 8;
+const TURN: Duration = Duration::from_millis(60);
+
 /// Tries the contenders in turns, and prints what single batches took.
 fn in_turns(case: &str, size: (usize, u64), contenders: &mut [Contender], wanted: &[Keys]) {
     let mut results: Vec<_> = contenders.iter().map(|_| (Vec::new(), Vec::new(), 0)).collect();
-    for turn in 0..8 {
-        let keys = wanted.chunks(wanted.len() / 8).nth(turn).unwrap_or_default();
+    for turn in 0..TURNS {
         for (contender, (times, rates, missed)) in contenders.iter_mut().zip(&mut results) {
             let look_up = &mut contender.look_up;
             let rate = beside(&contender.write, size, || {
-                for keys in keys {
+                let turn_began = Instant::now();
+                for keys in wanted.iter().cycle().skip(turn * wanted.len() / TURNS) {
                     let began = Instant::now();
                     *missed += BATCH - look_up(black_box(keys));
                     times.push(began.elapsed().as_nanos());
+                    if turn_began.elapsed() > TURN {
+                        break;
+                    }
                 }
             });
             rates.push(rate);

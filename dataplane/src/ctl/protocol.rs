@@ -134,7 +134,7 @@ pub enum Request {
         /// The entries.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         entries: Vec<Mapping>,
-        /// More of them, in the form for millions.
+        /// More of them, in the form for millions: see [`Packed`].
         #[serde(default, skip_serializing_if = "Packed::is_empty")]
         packed: Packed,
     },

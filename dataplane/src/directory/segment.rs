@@ -43,6 +43,48 @@ pub(super) struct Found {
     pub(super) value: Short,
 }
 
+/// A reader's look-up that was begun: the segment and the home bucket.
+#[derive(Clone, Copy)]
+pub(super) struct Start<'a> {
+    segment: &'a Segment,
+    bucket: &'a Bucket,
+}
+
+impl Start<'_> {
+    #[inline]
+    pub(super) fn prefetch(self) {
+        slot::prefetch(self.bucket);
+    }
+
+    /// What the home bucket says about an IPv4 address, without a call. Not both `vni` and `ip` are zero.
+    #[inline]
+    pub(super) fn at_home(self, vni: u32, ip: Ipv4Addr) -> AtHome {
+        #[cfg(all(target_arch = "x86_64", not(dataplane_loom)))]
+        if self.segment.buckets.loads_are_whole {
+            let tag = Tag::short(vni, ip);
+            let mut seen = self.bucket.glance_whole(tag);
+            if let Some(place) = seen.next_hit() {
+                let slot = self.bucket.load_whole(place);
+                if slot.has(tag) {
+                    return AtHome::Found(slot);
+                }
+            } else if seen.ends {
+                return AtHome::Absent;
+            }
+        }
+        let _ = (vni, ip);
+        AtHome::Elsewhere
+    }
+}
+
+/// What a glance at a home bucket can say.
+pub(super) enum AtHome {
+    Found(Slot),
+    Absent,
+    /// Only a whole search can tell.
+    Elsewhere,
+}
+
 /// Shared by its clones.
 #[derive(Clone)]
 pub(super) struct Segment {
@@ -74,41 +116,10 @@ impl Segment {
         }
     }
 
-    /// The value of an IPv4 address, whose hash is `hash`. Not both `vni` and `ip` are zero.
-    ///
-    /// For readers: the case that counts, an entry in its home bucket, is without a call.
+    /// Where the search for a hash begins.
     #[inline]
-    pub(super) fn short(&self, hash: Hash, vni: u32, ip: Ipv4Addr) -> Option<Short> {
-        #[cfg(all(target_arch = "x86_64", not(dataplane_loom)))]
-        if self.buckets.loads_are_whole {
-            let tag = Tag::short(vni, ip);
-            let bucket = self.buckets.get(self.home(hash))?;
-            let mut seen = bucket.glance_whole(tag);
-            if let Some(place) = seen.next_hit() {
-                let slot = bucket.load_whole(place);
-                if slot.has(tag) {
-                    return Some(slot.value());
-                }
-            } else if seen.ends {
-                return None;
-            }
-        }
-        self.short_beyond(hash, vni, ip.to_bits())
-    }
-
-    // Its arguments fit into registers: the reader's path stays short.
-    #[cold]
-    #[inline(never)]
-    fn short_beyond(&self, hash: Hash, vni: u32, ip: u32) -> Option<Short> {
-        let found = self.find(hash, Key { vni, ip: Ipv4Addr::from_bits(ip).into() })?;
-        Some(found.value)
-    }
-
-    /// The value of an IPv6 address, whose hash is `hash`.
-    #[inline(never)]
-    pub(super) fn long(&self, hash: Hash, vni: u32, ip: u128) -> Option<Short> {
-        let found = self.find(hash, Key { vni, ip: Ipv6Addr::from_bits(ip).into() })?;
-        Some(found.value)
+    pub(super) fn start(&self, hash: Hash) -> Option<Start<'_>> {
+        Some(Start { segment: self, bucket: self.buckets.get(self.home(hash))? })
     }
 
     /// Searches for `key`, whose hash is `hash`. No key is all zeros.

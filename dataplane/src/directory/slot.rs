@@ -103,7 +103,6 @@ impl Slot {
         self.0 & TAG == tag.0
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "each cast takes one field of the slot")]
     pub(super) fn content(self) -> Content {
         let key = (self.0 >> KEY_SHIFT) as u64;
         match (key, self.0 & GROUP_BIT != 0) {
@@ -242,8 +241,6 @@ impl Bucket {
 #[cfg(all(target_arch = "x86_64", not(dataplane_loom)))]
 #[inline]
 #[target_feature(enable = "sse2")]
-#[expect(clippy::cast_possible_truncation, reason = "the tag's upper half")]
-#[expect(clippy::cast_possible_wrap, clippy::cast_sign_loss, reason = "bits, not numbers")]
 fn compare([a, b, c, d]: [__m128i; PER_BUCKET], tag: Tag) -> Glance {
     let (ab, cd) = (_mm_unpackhi_epi64(a, b), _mm_unpackhi_epi64(c, d));
     let (zero, sought) = (_mm_setzero_si128(), _mm_set1_epi64x((tag.0 >> 64) as i64));

@@ -8,14 +8,14 @@
 //! Never here: what is in a segment, when one is built.
 
 use std::hash::Hasher as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use foldhash::SharedSeed;
 use foldhash::quality::FoldHasher;
 
 use super::hosts::Hosts;
-use super::segment::{Found, Segment};
+use super::segment::{AtHome, Found, Segment, Start};
 use super::slot::{Short, Tag};
 use super::{Hash, Location};
 use crate::types::PhysicalIp;
@@ -126,7 +126,6 @@ impl Table {
 
     /// Where the hash's segment stands.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "as many bits as choose an index")]
     pub(super) fn place(&self, hash: Hash) -> usize {
         // In two steps: with a depth of zero one would shift by 64.
         (hash.0 >> 1 >> (63 - self.depth)) as usize
@@ -144,15 +143,45 @@ impl Table {
         }
     }
 
+    /// Where the search for a hash begins, for [`Table::look_up_at`]; its cache line is asked for.
+    #[inline]
+    pub(super) fn start(&self, hash: Hash) -> Option<Start<'_>> {
+        let start = self.segment(hash)?.start(hash)?;
+        start.prefetch();
+        Some(start)
+    }
+
+    /// [`Table::look_up`], from where its search begins.
+    #[inline]
+    pub(super) fn look_up_at(&self, start: Start<'_>, hash: Hash, vni: u32, ip: IpAddr) -> Option<Location> {
+        // The case that counts, an IPv4 entry in its home bucket, stays in registers.
+        if let IpAddr::V4(ip) = ip {
+            match start.at_home(vni, ip) {
+                AtHome::Found(slot) => return self.location(slot.value()),
+                AtHome::Absent => return None,
+                AtHome::Elsewhere => {}
+            }
+        }
+        let (is_v6, bits) = match ip {
+            IpAddr::V4(ip) => (false, ip.to_bits().into()),
+            IpAddr::V6(ip) => (true, ip.to_bits()),
+        };
+        self.search(hash, vni, is_v6, bits)
+    }
+
+    // Its arguments fit into registers.
+    #[inline(never)]
+    #[expect(clippy::cast_possible_truncation, reason = "an IPv4 address")]
+    fn search(&self, hash: Hash, vni: u32, is_v6: bool, bits: u128) -> Option<Location> {
+        let ip =
+            if is_v6 { Ipv6Addr::from_bits(bits).into() } else { Ipv4Addr::from_bits(bits as u32).into() };
+        self.location(self.find(hash, Key { vni, ip })?.value)
+    }
+
     /// Where an address is, by its hash. For readers. Not both `vni` and `ip` are zero.
     #[inline]
     pub(super) fn look_up(&self, hash: Hash, vni: u32, ip: IpAddr) -> Option<Location> {
-        let segment = self.segment(hash)?;
-        let value = match ip {
-            IpAddr::V4(ip) => segment.short(hash, vni, ip),
-            IpAddr::V6(ip) => segment.long(hash, vni, ip.to_bits()),
-        };
-        self.location(value?)
+        self.look_up_at(self.segment(hash)?.start(hash)?, hash, vni, ip)
     }
 
     /// Searches for `key`, whose hash is `hash`. No key is all zeros.
