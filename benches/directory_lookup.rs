@@ -23,7 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use dataplane::directory::{DirectoryWriter, Engine, Location};
+use dataplane::directory::{DirectoryReader, DirectoryWriter, Engine, Location};
 use dataplane::types::{CustomerIp, Vni};
 use directory::{address, entry, location};
 use foldhash::quality::RandomState;
@@ -71,18 +71,20 @@ struct Contender {
     write: Box<dyn Fn(usize, Location) + Sync>,
 }
 
+fn look_up_ours(reader: &mut DirectoryReader, keys: &Keys) -> usize {
+    reader.refresh();
+    let begun = keys.each_ref().map(|&(vni, ip)| reader.begin(vni, ip));
+    let found = begun.iter().zip(keys).filter_map(|(begun, &(vni, ip))| reader.end(*begun, vni, ip));
+    found.filter(|found| used(*found)).count()
+}
+
 fn ours(entries: usize) -> Contender {
     let (writer, mut readers) = DirectoryWriter::on(Engine::Slots, 0x5eed, 1);
     writer.extend((0..entries).map(entry)).expect("hosts are few");
     let mut reader = readers.pop().expect("one reader");
     Contender {
         name: "ours",
-        look_up: Box::new(move |keys| {
-            reader.refresh();
-            let begun = keys.each_ref().map(|&(vni, ip)| reader.begin(vni, ip));
-            let found = begun.iter().zip(keys).filter_map(|(begun, &(vni, ip))| reader.end(*begun, vni, ip));
-            found.filter(|found| used(*found)).count()
-        }),
+        look_up: Box::new(move |keys| look_up_ours(&mut reader, keys)),
         write: Box::new(move |number, location| {
             let (vni, ip) = address(number);
             writer.set(vni, ip, location).expect("hosts are few");

@@ -76,6 +76,7 @@ impl Switch {
     }
 }
 
+/// The version is not on disk and always 0: nobody sets another through the switch, and nothing acts by it.
 fn location(mapping: &Mapping) -> Location {
     Location { physical_ip: mapping.physical_ip, mac: mapping.mac, version: 0 }
 }
