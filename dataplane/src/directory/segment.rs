@@ -59,7 +59,6 @@ impl Start<'_> {
     /// What the home bucket says about an IPv4 address, without a call. Not both `vni` and `ip` are zero.
     #[inline]
     pub(super) fn at_home(self, vni: u32, ip: Ipv4Addr) -> AtHome {
-        #[cfg(all(target_arch = "x86_64", not(dataplane_loom)))]
         if self.segment.buckets.loads_are_whole {
             let tag = Tag::short(vni, ip);
             let mut seen = self.bucket.glance_whole(tag);
@@ -72,7 +71,6 @@ impl Start<'_> {
                 return AtHome::Absent;
             }
         }
-        let _ = (vni, ip);
         AtHome::Elsewhere
     }
 }
@@ -148,7 +146,6 @@ impl Segment {
 
     #[inline]
     fn glance(&self, bucket: &Bucket, tag: Tag) -> Glance {
-        #[cfg(all(target_arch = "x86_64", not(dataplane_loom)))]
         if self.buckets.loads_are_whole {
             return bucket.glance_whole(tag);
         }
@@ -157,7 +154,6 @@ impl Segment {
 
     #[inline]
     fn load(&self, bucket: &Bucket, place: usize) -> Slot {
-        #[cfg(all(target_arch = "x86_64", not(dataplane_loom)))]
         if self.buckets.loads_are_whole {
             return bucket.load_whole(place);
         }

@@ -255,11 +255,27 @@ fn compare([a, b, c, d]: [__m128i; PER_BUCKET], tag: Tag) -> Glance {
     Glance { hits: hits & hits >> 2 & 0x1111, ends: ends & ends >> 2 & 0x1111 != 0 }
 }
 
-/// True where an aligned 16-byte load is one piece: "processors that enumerate support for Intel AVX guarantee" it for MOVDQA
-/// (Intel's manual, volume 3, 9.1.1; AMD and Zhaoxin say the same).
-#[cfg(all(target_arch = "x86_64", not(dataplane_loom)))]
+/// Elsewhere an atomic load is as plain as can be, and in a model it must be one.
+#[cfg(any(not(target_arch = "x86_64"), dataplane_loom))]
+impl Bucket {
+    #[inline]
+    pub(super) fn load_whole(&self, place: usize) -> Slot {
+        self.load(place)
+    }
+
+    #[inline]
+    pub(super) fn glance_whole(&self, tag: Tag) -> Glance {
+        self.glance(tag)
+    }
+}
+
+/// True where [`Bucket::load_whole`] reads a slot in one piece. On x86-64: "processors that enumerate support for Intel AVX
+/// guarantee" it for an aligned MOVDQA (Intel's manual, volume 3, 9.1.1; AMD and Zhaoxin say the same).
 fn loads_are_whole() -> bool {
-    AtomicU128::is_lock_free() && std::arch::is_x86_feature_detected!("avx")
+    #[cfg(all(target_arch = "x86_64", not(dataplane_loom)))]
+    return AtomicU128::is_lock_free() && std::arch::is_x86_feature_detected!("avx");
+    #[cfg(any(not(target_arch = "x86_64"), dataplane_loom))]
+    return true;
 }
 
 /// True where [`AtomicU128`] is one instruction: x86-64 with cmpxchg16b, AArch64.

@@ -25,7 +25,6 @@ pub(in super::super) struct Buckets {
     first: NonNull<Bucket>,
     count: usize,
     /// Whether plain instructions read a slot in one piece.
-    #[cfg(all(target_arch = "x86_64", not(dataplane_loom)))]
     pub(in super::super) loads_are_whole: bool,
     owner: Arc<Owner>,
 }
@@ -66,13 +65,7 @@ impl Buckets {
     }
 
     fn new(first: NonNull<Bucket>, count: usize, owner: Arc<Owner>) -> Self {
-        Self {
-            first,
-            count,
-            #[cfg(all(target_arch = "x86_64", not(dataplane_loom)))]
-            loads_are_whole: super::loads_are_whole(),
-            owner,
-        }
+        Self { first, count, loads_are_whole: super::loads_are_whole(), owner }
     }
 
     /// A mapping of its own; `None` if it would be small, or the system refuses.
