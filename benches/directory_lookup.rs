@@ -1,27 +1,35 @@
-//! What does one look-up cost in a batch of random keys, while a writer overwrites random entries without a pause?
+//! What does one look-up cost in a batch of random keys, beside a writer that overwrites random entries at some rate?
 //!
-//! `directory_lookup/{10k,1M}/{ours,papaya,scc,dashmap,rwlock}`. Every contender maps to the same `Location`. The
-//! rivals get a compact integer key, the same hash function and one guard (or one read lock) per batch, where they have
-//! such a thing: all that they could ask for. Printed beside the times: the writer's rate, because a map can be fast to
-//! read by starving its writer, and how many look-ups missed a key that is there all the time.
+//! `directory_lookup/{10k,1M,10M}/{0,100k,1M}/{ours,papaya,scc,dashmap,rwlock}`: entries, updates a second, contender.
+//! Every contender maps to the same `Location`, which is copied out and used. The rivals get a compact integer key, the same hash
+//! function and one guard (or one read lock) per batch, where they have such a thing: all that they could ask for.
+//!
+//! Before criterion's own measurement the contenders are tried in turns, some milliseconds each, and the least, the
+//! 10th percentile and the median of single batches are printed: on a machine that others use, these can be compared. Printed too:
+//! the writes that were really made, because a map can be fast to read by starving its writer, and how many look-ups
+//! missed a key that is there all the time.
 
 #![expect(clippy::print_stdout, reason = "the writer's rate and the misses are results")]
 #![expect(clippy::expect_used, reason = "a benchmark that cannot run should say so loudly")]
 
+mod directory;
+
 use std::collections::HashMap;
 use std::hint::black_box;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use dataplane::directory::{DirectoryReader, DirectoryWriter, Engine, Entry, Location};
-use dataplane::types::{CustomerIp, MacAddr, PhysicalIp, Vni};
+use dataplane::directory::{DirectoryReader, DirectoryWriter, Engine, Location};
+use dataplane::types::{CustomerIp, Vni};
+use directory::{address, entry, location};
 use foldhash::quality::RandomState;
 
 const BATCH: usize = 64;
+type Keys = [(Vni, CustomerIp); BATCH];
 
 /// xorshift64*: good enough to defeat caches and prefetchers, and the same in every run.
 struct Random(u64);
@@ -36,179 +44,233 @@ impl Random {
     }
 }
 
-/// The address of entry `number`: 100 networks, all with the same customer addresses.
-fn address(number: usize) -> (Vni, CustomerIp) {
-    let number = u32::try_from(number).unwrap_or(0);
-    let vni = Vni::new(1 + number % 100).expect("1 to 100");
-    (vni, Ipv4Addr::from_bits((10 << 24) + number / 100).into())
-}
-
 fn integer((vni, ip): (Vni, CustomerIp)) -> u64 {
     match ip.0 {
-        std::net::IpAddr::V4(ip) => u64::from(vni.value()) << 32 | u64::from(ip.to_bits()),
-        std::net::IpAddr::V6(_) => 0,
+        IpAddr::V4(ip) => u64::from(vni.value()) << 32 | u64::from(ip.to_bits()),
+        IpAddr::V6(_) => 0,
     }
 }
 
-fn location(number: usize, round: u64) -> Location {
-    let [.., a, b, c] = number.to_be_bytes();
-    let [.., version] = round.to_be_bytes();
-    let host = u32::from(a ^ b ^ c ^ version);
-    let physical_ip = PhysicalIp::from(Ipv4Addr::from_bits((192 << 24) + (2 << 8) + host));
-    Location { physical_ip, mac: MacAddr([2, 0, 0, a, b, c]), version }
+/// Looks at every field, as whoever sends the packet does.
+#[inline(always)]
+fn used(location: Location) -> bool {
+    let [a, b, c, d, e, f] = location.mac.0;
+    let mac = u64::from_be_bytes([location.version, 0, a, b, c, d, e, f]);
+    let host = match location.physical_ip.0 {
+        IpAddr::V4(ip) => u64::from(ip.to_bits()),
+        IpAddr::V6(_) => 0,
+    };
+    black_box(mac ^ host) != 1
 }
 
 /// A map as the benchmark sees it.
-trait Contender: Sync {
-    fn write(&self, number: usize, location: Location);
+struct Contender {
+    name: &'static str,
+    /// How many of a batch are found.
+    look_up: Box<dyn FnMut(&Keys) -> usize>,
+    write: Box<dyn Fn(usize, Location) + Sync>,
 }
 
-/// Looks up batches while a writer writes.
-fn measure<C: Contender>(
-    criterion: &mut Criterion,
-    (case, entries): (&str, usize),
-    name: &str,
-    map: &C,
-    mut look_up: impl FnMut(&[(Vni, CustomerIp)]) -> usize,
-) {
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    // Long enough not to be learnt, read in sequence like a receive ring.
-    let wanted: Vec<_> = (0..1 << 20).map(|_| address(random.below(entries))).collect();
-    let (stop, writes) = (AtomicBool::new(false), AtomicU64::new(0));
+fn look_up_ours(reader: &mut DirectoryReader, keys: &Keys) -> usize {
+    reader.refresh();
+    let begun = keys.each_ref().map(|&(vni, ip)| reader.begin(vni, ip));
+    let found = begun.iter().zip(keys).filter_map(|(begun, &(vni, ip))| reader.end(*begun, vni, ip));
+    found.filter(|found| used(*found)).count()
+}
+
+fn ours(entries: usize) -> Contender {
+    let (writer, mut readers) = DirectoryWriter::on(Engine::Slots, 0x5eed, 1);
+    writer.extend((0..entries).map(entry)).expect("hosts are few");
+    let mut reader = readers.pop().expect("one reader");
+    Contender {
+        name: "ours",
+        look_up: Box::new(move |keys| look_up_ours(&mut reader, keys)),
+        write: Box::new(move |number, location| {
+            let (vni, ip) = address(number);
+            writer.set(vni, ip, location).expect("hosts are few");
+        }),
+    }
+}
+
+fn papaya(entries: usize) -> Contender {
+    let map = Arc::new(papaya::HashMap::with_capacity_and_hasher(entries, RandomState::default()));
+    for number in 0..entries {
+        map.pin().insert(integer(address(number)), location(number, 0));
+    }
+    let writer = map.clone();
+    Contender {
+        name: "papaya",
+        look_up: Box::new(move |keys| {
+            let map = map.pin();
+            let found = keys.iter().filter_map(|key| map.get(&integer(*key)).copied());
+            found.filter(|found| used(*found)).count()
+        }),
+        write: Box::new(move |number, location| {
+            writer.pin().insert(integer(address(number)), location);
+        }),
+    }
+}
+
+fn scc(entries: usize) -> Contender {
+    let map = Arc::new(scc::HashIndex::with_capacity_and_hasher(entries, RandomState::default()));
+    for number in 0..entries {
+        map.insert_sync(integer(address(number)), location(number, 0)).expect("each once");
+    }
+    let writer = map.clone();
+    Contender {
+        name: "scc",
+        look_up: Box::new(move |keys| {
+            let guard = scc::Guard::new();
+            let found = keys.iter().filter_map(|key| map.peek(&integer(*key), &guard).copied());
+            found.filter(|found| used(*found)).count()
+        }),
+        write: Box::new(move |number, location| {
+            if let Some(mut entry) = writer.get_sync(&integer(address(number))) {
+                entry.update(location);
+            }
+        }),
+    }
+}
+
+fn dashmap(entries: usize) -> Contender {
+    let map = Arc::new(dashmap::DashMap::with_capacity_and_hasher(entries, RandomState::default()));
+    for number in 0..entries {
+        map.insert(integer(address(number)), location(number, 0));
+    }
+    let writer = map.clone();
+    Contender {
+        name: "dashmap",
+        look_up: Box::new(move |keys| {
+            let found = keys.iter().filter_map(|key| map.get(&integer(*key)).map(|found| *found));
+            found.filter(|found| used(*found)).count()
+        }),
+        write: Box::new(move |number, location| {
+            writer.insert(integer(address(number)), location);
+        }),
+    }
+}
+
+fn rwlock(entries: usize) -> Contender {
+    let filled = (0..entries).map(|number| (integer(address(number)), location(number, 0)));
+    let filled: HashMap<u64, Location, RandomState> = filled.collect();
+    let map = Arc::new(RwLock::new(filled));
+    let writer = map.clone();
+    Contender {
+        name: "rwlock",
+        look_up: Box::new(move |keys| {
+            let map = map.read().unwrap_or_else(PoisonError::into_inner);
+            let found = keys.iter().filter_map(|key| map.get(&integer(*key)).copied());
+            found.filter(|found| used(*found)).count()
+        }),
+        write: Box::new(move |number, location| {
+            writer.write().unwrap_or_else(PoisonError::into_inner).insert(integer(address(number)), location);
+        }),
+    }
+}
+
+/// Runs `read` beside a writer that makes so many updates a second, or as many as it can. Returns how many thousand it made
+/// a second.
+fn beside(
+    write: &(dyn Fn(usize, Location) + Sync),
+    (entries, updates): (usize, u64),
+    read: impl FnOnce(),
+) -> u64 {
+    let (stop, writes) = (AtomicBool::new(updates == 0), AtomicU64::new(0));
     let began = Instant::now();
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut random = Random(0x1234_5678_9abc_def1);
-            let mut round = 1;
+            let mut done = 0;
             while !stop.load(Ordering::Relaxed) {
-                let number = random.below(entries);
-                map.write(number, location(number, round));
-                round = writes.fetch_add(1, Ordering::Relaxed);
+                let due =
+                    u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX) * updates / 1_000_000;
+                // At most a hundredth of a second's at a time.
+                for _ in 0..due.saturating_sub(done).min(updates / 100) {
+                    let number = random.below(entries);
+                    write(number, location(number, done));
+                    done += 1;
+                }
+                writes.store(done, Ordering::Relaxed);
+                thread::sleep(Duration::from_micros(200));
             }
         });
-        let mut group = criterion.benchmark_group(format!("directory_lookup/{case}"));
-        group.throughput(Throughput::Elements(BATCH as u64));
-        let mut batches = wanted.chunks_exact(BATCH).cycle();
-        let mut missed = 0;
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                let batch = batches.next().unwrap_or_default();
-                missed += BATCH - look_up(black_box(batch));
-            });
-        });
-        group.finish();
-        if missed > 0 {
-            println!("directory_lookup/{case}/{name}: {missed} look-ups MISSED a key that is there");
-        }
+        read();
         stop.store(true, Ordering::Relaxed);
     });
-    let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
-    let rate = writes.into_inner() / milliseconds;
-    println!("directory_lookup/{case}/{name}: {rate} thousand writes/s beside it");
+    writes.into_inner() / u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
-struct Ours(DirectoryWriter);
+const TURNS: usize = 8;
+const TURN: Duration = Duration::from_millis(60);
 
-impl Contender for Ours {
-    fn write(&self, number: usize, location: Location) {
-        let (vni, ip) = address(number);
-        self.0.set(vni, ip, location).expect("hosts are few");
-    }
-}
-
-fn look_up_ours(reader: &mut DirectoryReader, batch: &[(Vni, CustomerIp)]) -> usize {
-    reader.refresh();
-    let mut hashes = [None; BATCH];
-    for (hash, (vni, ip)) in hashes.iter_mut().zip(batch) {
-        let value = reader.hash(*vni, *ip);
-        reader.prefetch(value);
-        *hash = Some(value);
-    }
-    let found = hashes.iter().flatten().zip(batch).map(|(hash, (vni, ip))| reader.lookup(*hash, *vni, *ip));
-    found.filter(|found| black_box(found).is_some()).count()
-}
-
-fn ours(criterion: &mut Criterion, case: (&str, usize)) {
-    let (writer, mut readers) = DirectoryWriter::on(Engine::Slots, 0x5eed, 1);
-    let entry = |number| {
-        let (vni, ip) = address(number);
-        Entry { vni, ip, location: location(number, 0) }
-    };
-    writer.extend((0..case.1).map(entry)).expect("hosts are few");
-    let mut reader = readers.pop().expect("one reader");
-    measure(criterion, case, "ours", &Ours(writer), |batch| look_up_ours(&mut reader, batch));
-}
-
-impl Contender for papaya::HashMap<u64, Location, RandomState> {
-    fn write(&self, number: usize, location: Location) {
-        self.pin().insert(integer(address(number)), location);
-    }
-}
-
-fn papaya(criterion: &mut Criterion, case: (&str, usize)) {
-    let map = papaya::HashMap::with_capacity_and_hasher(case.1, RandomState::default());
-    (0..case.1).for_each(|number| map.write(number, location(number, 0)));
-    measure(criterion, case, "papaya", &map, |batch| {
-        let map = map.pin();
-        batch.iter().filter(|key| black_box(map.get(&integer(**key)).copied()).is_some()).count()
-    });
-}
-
-impl Contender for scc::HashIndex<u64, Location, RandomState> {
-    fn write(&self, number: usize, location: Location) {
-        let key = integer(address(number));
-        match self.get_sync(&key) {
-            Some(mut entry) => entry.update(location),
-            None => drop(self.insert_sync(key, location)),
+/// Tries the contenders in turns, and prints what single batches took.
+fn in_turns(case: &str, size: (usize, u64), contenders: &mut [Contender], wanted: &[Keys]) {
+    let mut results: Vec<_> = contenders.iter().map(|_| (Vec::new(), Vec::new(), 0)).collect();
+    for turn in 0..TURNS {
+        for (contender, (times, rates, missed)) in contenders.iter_mut().zip(&mut results) {
+            let look_up = &mut contender.look_up;
+            let rate = beside(&contender.write, size, || {
+                let turn_began = Instant::now();
+                for keys in wanted.iter().cycle().skip(turn * wanted.len() / TURNS) {
+                    let began = Instant::now();
+                    *missed += BATCH - look_up(black_box(keys));
+                    times.push(began.elapsed().as_nanos());
+                    if turn_began.elapsed() > TURN {
+                        break;
+                    }
+                }
+            });
+            rates.push(rate);
         }
     }
-}
-
-fn scc(criterion: &mut Criterion, case: (&str, usize)) {
-    let map = scc::HashIndex::with_capacity_and_hasher(case.1, RandomState::default());
-    (0..case.1).for_each(|number| map.write(number, location(number, 0)));
-    measure(criterion, case, "scc", &map, |batch| {
-        let guard = scc::Guard::new();
-        batch.iter().filter(|key| black_box(map.peek(&integer(**key), &guard).copied()).is_some()).count()
-    });
-}
-
-impl Contender for dashmap::DashMap<u64, Location, RandomState> {
-    fn write(&self, number: usize, location: Location) {
-        self.insert(integer(address(number)), location);
+    for (contender, (mut times, rates, missed)) in contenders.iter().zip(results) {
+        times.sort_unstable();
+        let at = |percent| {
+            let tenths = times.get(times.len() * percent / 100).map_or(0, |ns| ns * 10 / BATCH as u128);
+            format!("{}.{}", tenths / 10, tenths % 10)
+        };
+        let rate = rates.iter().sum::<u64>() / rates.len() as u64;
+        println!(
+            "directory_lookup/{case}/{}: least {} ns, 10th percentile {}, median {}; {rate} thousand writes/s; {missed} missed",
+            contender.name,
+            at(0),
+            at(10),
+            at(50),
+        );
     }
-}
-
-fn dashmap(criterion: &mut Criterion, case: (&str, usize)) {
-    let map = dashmap::DashMap::with_capacity_and_hasher(case.1, RandomState::default());
-    (0..case.1).for_each(|number| map.write(number, location(number, 0)));
-    measure(criterion, case, "dashmap", &map, |batch| {
-        batch.iter().filter(|key| black_box(map.get(&integer(**key)).map(|found| *found)).is_some()).count()
-    });
-}
-
-struct Locked(RwLock<HashMap<u64, Location, RandomState>>);
-
-impl Contender for Locked {
-    fn write(&self, number: usize, location: Location) {
-        let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        map.insert(integer(address(number)), location);
-    }
-}
-
-fn rwlock(criterion: &mut Criterion, case: (&str, usize)) {
-    let map = Locked(RwLock::new(HashMap::with_capacity_and_hasher(case.1, RandomState::default())));
-    (0..case.1).for_each(|number| map.write(number, location(number, 0)));
-    measure(criterion, case, "rwlock", &map, |batch| {
-        let map = map.0.read().unwrap_or_else(PoisonError::into_inner);
-        batch.iter().filter(|key| black_box(map.get(&integer(**key)).copied()).is_some()).count()
-    });
 }
 
 fn directory_lookup(criterion: &mut Criterion) {
-    for case in [("10k", 10_000), ("1M", 1_000_000)] {
-        for contender in [ours, papaya, scc, dashmap, rwlock] {
-            contender(criterion, case);
+    let all = ["0", "100k", "1M"].map(str::to_owned);
+    for (size, entries, rates) in
+        [("10k", 10_000, &all[..1]), ("1M", 1_000_000, &all[..]), ("10M", 10_000_000, &all[..])]
+    {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        // Long enough not to be learnt, read in sequence like a receive ring.
+        let wanted: Vec<Keys> =
+            (0..1 << 14).map(|_| std::array::from_fn(|_| address(random.below(entries)))).collect();
+        let mut contenders = [ours, papaya, scc, dashmap, rwlock].map(|make| make(entries));
+        for rate in rates {
+            let updates = match rate.as_str() {
+                "0" => 0,
+                "100k" => 100_000,
+                _ => 1_000_000,
+            };
+            let case = format!("{size}/{rate}");
+            in_turns(&case, (entries, updates), &mut contenders, &wanted);
+            let mut group = criterion.benchmark_group(format!("directory_lookup/{case}"));
+            group.throughput(Throughput::Elements(BATCH as u64)).sample_size(10);
+            group.warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_millis(500));
+            for contender in &mut contenders {
+                let look_up = &mut contender.look_up;
+                beside(&contender.write, (entries, updates), || {
+                    let mut batches = wanted.iter().cycle();
+                    group.bench_function(contender.name, |bencher| {
+                        bencher.iter(|| batches.next().map(|keys| look_up(black_box(keys))));
+                    });
+                });
+            }
+            group.finish();
         }
     }
 }

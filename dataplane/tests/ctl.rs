@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use dataplane::ctl::protocol::{
-    Changed, Counted, Drops, Entries, LONGEST_LINE, Networks, Ports, Routes, Stats,
+    Changed, Counted, Drops, Entries, LONGEST_LINE, Networks, Packed, Ports, Routes, Stats,
 };
 use dataplane::ctl::{Client, ClientError, DoorError, Refusal, Request, Response, Server};
 use dataplane::desired::HostConfig;
@@ -154,7 +154,8 @@ fn the_directory_is_set_listed_in_pages_and_imported_whole() {
     let mut other = doors.client();
     for last in 1..=3 {
         let entries = vec![mapping(9, &format!("10.0.0.{last}"))];
-        let staged: Counted = other.call(&Request::DirectoryStage { entries }).unwrap();
+        let staged: Counted =
+            other.call(&Request::DirectoryStage { entries, packed: Packed::default() }).unwrap();
         assert_eq!(staged.entries, last);
     }
     let nothing: Counted = client.call(&Request::DirectoryCommit {}).unwrap();

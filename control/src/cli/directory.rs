@@ -1,21 +1,18 @@
 //! `shunt vswitch directory …`: entries by hand, and by the million.
 
-use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Subcommand;
 use dataplane::ctl::protocol::{Counted, Entries, LARGEST_PAGE};
 use dataplane::ctl::{Client, ClientError, Request};
 use dataplane::switch::Mapping;
-use dataplane::types::{CustomerIp, MacAddr, PhysicalIp, TypeError, Vni};
+use dataplane::types::{CustomerIp, MacAddr, PhysicalIp, Vni};
 
 use super::document::read;
 use super::failure::Failure;
+use super::import;
 use super::output::Out;
 use crate::format::Format;
-
-/// Entries sent in one request of an import.
-const BATCH: usize = 10_000;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
@@ -51,6 +48,11 @@ pub(super) enum Verb {
     ///
     /// The file holds one JSON object a line, as in: {"network":100,"ip":"10.0.0.7","mac":"02:00:00:00:00:07",
     /// "physical_ip":"192.0.2.2"}. Empty lines are skipped; of two lines for one address the later one counts.
+    ///
+    /// The whole file is read before anything is sent: a wrong line is named, and nothing was imported. The switch keeps what it is
+    /// sent in memory, and takes it in one durable transaction at the end. So if this command, or the switch, is killed midway,
+    /// the directory is as it was; if it happens during the last step, it is as it was or has all of the entries, also
+    /// after a restart. Importing the same file again is harmless.
     Import {
         /// The file; `-` for standard input
         file: PathBuf,
@@ -91,8 +93,8 @@ impl Verb {
             }
             Self::List { network } => list(&mut connect()?, network, out),
             Self::Import { file } => {
-                let entries = parse(&read(&file)?, &file)?;
-                let imported = import(&mut connect()?, &entries)?;
+                let parts = import::parse(&read(&file)?, &file)?;
+                let imported = import::send(&mut connect()?, parts)?;
                 out.value(&imported, |Counted { entries }| format!("{entries} entries are in the directory"))
             }
         }
@@ -128,71 +130,3 @@ fn list(client: &mut Client, network: Option<Vni>, out: &mut Out) -> Result<(), 
 
 const TABLE_HEAD: &str =
     " NETWORK  IP                                       MAC                PHYSICAL IP\n";
-
-/// All entries of a file.
-///
-/// # Errors
-/// The first line that is none.
-fn parse(text: &str, file: &Path) -> Result<Vec<Mapping>, Failure> {
-    let mut entries = Vec::new();
-    for (number, line) in (1_usize..).zip(text.lines()) {
-        if line.trim().is_empty() {
-            continue;
-        }
-        let refuse = |what: String| {
-            let place = format!("{}, line {number}", file.display());
-            Failure::usage(what, place, "correct the line; nothing was imported")
-        };
-        let entry: Mapping = serde_json::from_str(line).map_err(|error| {
-            let what = error.to_string();
-            let what =
-                what.rsplit_once(" at line 1 ").map_or(what.clone(), |(what, at)| format!("{what} at {at}"));
-            refuse(what)
-        })?;
-        check(&entry).map_err(|error| refuse(error.to_string()))?;
-        entries.push(entry);
-    }
-    Ok(entries)
-}
-
-fn check(entry: &Mapping) -> Result<(), TypeError> {
-    entry.ip.require_unicast()?;
-    entry.physical_ip.require_unicast()?;
-    entry.mac.require_unicast().map(drop)
-}
-
-fn import(client: &mut Client, entries: &[Mapping]) -> Result<Counted, Failure> {
-    let mut progress = Progress::new(entries.len());
-    for batch in entries.chunks(BATCH) {
-        let staged: Counted = client.call(&Request::DirectoryStage { entries: batch.to_vec() })?;
-        progress.tell(staged.entries);
-    }
-    let committed = client.call(&Request::DirectoryCommit {});
-    progress.end();
-    Ok(committed?)
-}
-
-/// How far an import is, for somebody who watches.
-struct Progress {
-    of: usize,
-    shown: bool,
-}
-
-impl Progress {
-    fn new(of: usize) -> Self {
-        Self { of, shown: of > BATCH && io::stderr().is_terminal() }
-    }
-
-    fn tell(&mut self, sent: usize) {
-        if self.shown {
-            // Progress is a courtesy: a terminal that goes away must not stop the import.
-            let _ = write!(io::stderr(), "\rsent {sent} of {} entries", self.of);
-        }
-    }
-
-    fn end(&self) {
-        if self.shown {
-            let _ = writeln!(io::stderr());
-        }
-    }
-}

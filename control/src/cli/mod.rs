@@ -6,6 +6,7 @@
 mod directory;
 mod document;
 mod failure;
+mod import;
 mod network;
 mod output;
 mod port;

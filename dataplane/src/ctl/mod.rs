@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod metrics;
+mod packed;
 pub mod protocol;
 mod rules;
 pub mod server;

@@ -8,6 +8,7 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use super::packed::Packed;
 use crate::desired::{
     HostConfig, NetworkConfig, NextHop, PortConfig, PortName, RouteConfig, RuleConfig, RuleId,
 };
@@ -156,7 +157,11 @@ pub enum Request {
     /// Keep entries for `directory_commit` on this connection. Answer: [`Counted`].
     DirectoryStage {
         /// The entries.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
         entries: Vec<Mapping>,
+        /// More of them, in the form for millions: see [`Packed`].
+        #[serde(default, skip_serializing_if = "Packed::is_empty")]
+        packed: Packed,
     },
     /// Add or replace everything that was staged on this connection, all of it or nothing. Answer: [`Counted`].
     DirectoryCommit {},

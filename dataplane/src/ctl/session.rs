@@ -186,8 +186,8 @@ impl Session {
                 entries.truncate(limit);
                 ok(&Entries { entries, more })
             }
-            Request::DirectoryStage { entries } => {
-                if self.staged.len() + entries.len() > MOST_STAGED {
+            Request::DirectoryStage { entries, packed } => {
+                if self.staged.len() + entries.len() + packed.0.len() > MOST_STAGED {
                     self.staged = Vec::new();
                     return Err(Refusal {
                         what: format!(
@@ -198,6 +198,7 @@ impl Session {
                     });
                 }
                 self.staged.extend(entries);
+                self.staged.extend(packed.0);
                 ok(&Counted { entries: self.staged.len() })
             }
             Request::DirectoryCommit {} => {

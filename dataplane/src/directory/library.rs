@@ -23,10 +23,12 @@ impl Library {
         Self { entries: Map::default(), hosts: Map::default(), writer: Mutex::new(()) }
     }
 
+    #[inline(never)]
     pub(super) fn get(&self, key: Key) -> Option<Location> {
         self.entries.pin().get(&(key.vni, key.ip)).copied()
     }
 
+    #[inline(never)]
     pub(super) fn knows(&self, host: PhysicalIp) -> bool {
         self.hosts.pin().contains_key(&host)
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use loom::thread;
 
+use super::segment::Segment;
 use super::*;
 use crate::sync::{LOADS_TORN, STORES_RELAXED};
 
@@ -39,10 +40,21 @@ fn beside(
     change: fn(&DirectoryWriter),
     look: fn(&mut DirectoryReader),
 ) {
+    beside_in_segments(usize::MAX, bits, prepare, change, look);
+}
+
+/// The same, where a segment of `split_buckets` buckets is built as two.
+fn beside_in_segments(
+    split_buckets: usize,
+    bits: u64,
+    prepare: fn(&DirectoryWriter),
+    change: fn(&DirectoryWriter),
+    look: fn(&mut DirectoryReader),
+) {
     loom::model(move || {
         let mut hasher = Hasher::new(1);
         hasher.bits = bits;
-        let (writer, mut readers) = DirectoryWriter::with_hasher(Engine::Slots, &hasher, 1);
+        let (writer, mut readers) = DirectoryWriter::with(Engine::Slots, &hasher, split_buckets, 1);
         prepare(&writer);
         let mut reader = readers.pop().unwrap();
         reader.refresh();
@@ -56,10 +68,23 @@ fn set(writer: &DirectoryWriter, ip: CustomerIp, number: u8) {
     writer.set(vni(), ip, location(number)).unwrap();
 }
 
-/// One entry, in a table with room for another.
+/// One entry, in a table with room for another and its host.
 fn one_entry(writer: &DirectoryWriter) {
     set(writer, v4(1), 1);
-    set(writer, v4(1), 1);
+    make_room(writer);
+}
+
+/// Has the segment built anew, so that the next changes are made in place.
+fn make_room(writer: &DirectoryWriter) {
+    grow(writer);
+    writer.remove(vni(), v4(2));
+}
+
+/// Another location for the entry: no new table, so what readers see is the store.
+fn in_place(writer: &DirectoryWriter) {
+    let before = version(writer);
+    set(writer, v4(1), 2);
+    assert_eq!(version(writer), before, "the model is about a change in place");
 }
 
 fn old_or_new(reader: &mut DirectoryReader) {
@@ -73,14 +98,14 @@ fn old_or_new(reader: &mut DirectoryReader) {
 
 #[test]
 fn loom_an_update_is_seen_as_the_old_or_the_new_entry() {
-    beside(u64::MAX, one_entry, |writer| set(writer, v4(1), 2), old_or_new);
+    beside(u64::MAX, one_entry, in_place, old_or_new);
 }
 
 #[test]
 #[should_panic(expected = "torn")]
 fn loom_catches_loads_in_two_halves() {
     LOADS_TORN.set(true);
-    beside(u64::MAX, one_entry, |writer| set(writer, v4(1), 2), old_or_new);
+    beside(u64::MAX, one_entry, in_place, old_or_new);
 }
 
 #[test]
@@ -95,7 +120,7 @@ fn loom_catches_an_update_by_removal_and_insertion() {
 
 fn long_entry(writer: &DirectoryWriter) {
     set(writer, v6(1), 1);
-    set(writer, v6(1), 1);
+    make_room(writer);
 }
 
 fn long_old_or_new(reader: &mut DirectoryReader) {
@@ -123,14 +148,14 @@ fn whose_host_is_known(reader: &mut DirectoryReader) {
 
 #[test]
 fn loom_a_host_is_known_before_an_entry_names_it() {
-    beside(u64::MAX, one_entry, |writer| set(writer, v4(1), 2), whose_host_is_known);
+    beside(u64::MAX, one_entry, in_place, whose_host_is_known);
 }
 
 #[test]
 #[should_panic(expected = "an entry names an unknown host")]
 fn loom_catches_an_entry_that_overtakes_its_host() {
     STORES_RELAXED.set(true);
-    beside(u64::MAX, one_entry, |writer| set(writer, v4(1), 2), whose_host_is_known);
+    beside(u64::MAX, one_entry, in_place, whose_host_is_known);
 }
 
 /// A full bucket (the host and three entries), and a fourth entry in the next.
@@ -159,13 +184,13 @@ fn loom_the_full_bucket_is_one() {
     loom::model(|| {
         let mut hasher = Hasher::new(1);
         hasher.bits = 0;
-        let (writer, _) = DirectoryWriter::with_hasher(Engine::Slots, &hasher, 0);
+        let (writer, _) = DirectoryWriter::with(Engine::Slots, &hasher, usize::MAX, 0);
         past_a_full_bucket(&writer);
         let Side::Slots { books, .. } = &writer.side;
         let books = lock(books);
-        let keys: Vec<_> = books.table().entries().map(|(key, _)| key.vni).collect();
-        assert_eq!((keys.len(), books.table().slots()), (5, 12));
-        assert!(books.table().ends_search(1) && !books.table().ends_search(0));
+        let segment = &books.table().segments()[0];
+        assert_eq!((segment.entries().count(), books.slots()), (5, 12));
+        assert!(segment.ends_search(1) && !segment.ends_search(0));
     });
 }
 
@@ -175,32 +200,102 @@ fn the_kept_entry(reader: &mut DirectoryReader) {
     assert_eq!(look_up(reader, v4(1)).expect("missed"), location(1));
 }
 
+fn first_entry(writer: &DirectoryWriter) {
+    set(writer, v4(1), 1);
+}
+
+/// Sets a second entry, for which a new table is built.
+fn grow(writer: &DirectoryWriter) {
+    let before = version(writer);
+    set(writer, v4(2), 2);
+    assert!(version(writer) > before, "the model is about growth");
+}
+
+fn version(writer: &DirectoryWriter) -> crate::publish::Version {
+    let Side::Slots { publisher, .. } = &writer.side;
+    publisher.version()
+}
+
+/// Publishes what `change` makes of the table, behind the writer's back.
+fn publish(writer: &DirectoryWriter, change: impl FnOnce(&mut Table)) {
+    let Side::Slots { publisher, books } = &writer.side;
+    let mut table = Table::clone(lock(books).table());
+    change(&mut table);
+    publisher.publish(Arc::new(table));
+}
+
 #[test]
-fn loom_a_table_is_full_when_it_is_published() {
-    let prepare = |writer: &DirectoryWriter| set(writer, v4(1), 1);
-    beside(
-        u64::MAX,
-        prepare,
-        |writer| {
-            let version = |writer: &DirectoryWriter| {
-                let Side::Slots { publisher, .. } = &writer.side;
-                publisher.version()
-            };
-            let before = version(writer);
-            set(writer, v4(2), 2);
-            assert!(version(writer) > before, "the model is about growth");
-        },
-        the_kept_entry,
-    );
+fn loom_a_segment_is_full_when_it_is_published() {
+    beside(u64::MAX, first_entry, grow, the_kept_entry);
 }
 
 #[test]
 #[should_panic(expected = "missed")]
-fn loom_catches_a_table_published_before_it_is_full() {
+fn loom_catches_a_segment_published_before_it_is_full() {
     let change = |writer: &DirectoryWriter| {
-        let Side::Slots { publisher, .. } = &writer.side;
-        publisher.publish(Arc::new(Table::new(1)));
-        set(writer, v4(2), 2);
+        publish(writer, |table| table.put(0, 1, &Segment::new(1)));
+        grow(writer);
     };
-    beside(u64::MAX, |writer| set(writer, v4(1), 1), change, the_kept_entry);
+    beside(u64::MAX, first_entry, change, the_kept_entry);
+}
+
+fn split(writer: &DirectoryWriter) {
+    grow(writer);
+    let Side::Slots { books, .. } = &writer.side;
+    assert_eq!(lock(books).table().depth(), 1, "the model is about splitting");
+}
+
+#[test]
+fn loom_halves_of_a_segment_are_full_when_they_are_published() {
+    beside_in_segments(1, u64::MAX, first_entry, split, the_kept_entry);
+}
+
+#[test]
+#[should_panic(expected = "missed")]
+fn loom_catches_halves_that_change_places() {
+    let change = |writer: &DirectoryWriter| {
+        split(writer);
+        publish(writer, |table| {
+            let halves = table.segments().to_vec();
+            table.put(0, 1, &halves[1]);
+            table.put(1, 1, &halves[0]);
+        });
+    };
+    beside_in_segments(1, u64::MAX, first_entry, change, the_kept_entry);
+}
+
+fn gone_for_ever(reader: &mut DirectoryReader) {
+    let mut gone = false;
+    for _ in 0..3 {
+        let found = look_up(reader, v4(1));
+        assert!(found.is_none() || !gone, "it came back");
+        gone |= found.is_none();
+        reader.refresh();
+    }
+}
+
+#[test]
+fn loom_a_removal_beside_growth_is_not_undone() {
+    let change = |writer: &DirectoryWriter| {
+        grow(writer);
+        writer.remove(vni(), v4(1));
+    };
+    beside(u64::MAX, first_entry, change, gone_for_ever);
+}
+
+#[test]
+#[should_panic(expected = "it came back")]
+fn loom_catches_a_segment_copied_before_a_removal() {
+    let change = |writer: &DirectoryWriter| {
+        let Side::Slots { books, .. } = &writer.side;
+        let segment = Segment::new(3);
+        for (key, value) in lock(books).table().segments()[0].entries() {
+            let mut hasher = Hasher::new(1);
+            hasher.bits = u64::MAX;
+            segment.insert(hasher.hash(key), key, value, &mut 0);
+        }
+        writer.remove(vni(), v4(1));
+        publish(writer, |table| table.put(0, 1, &segment));
+    };
+    beside(u64::MAX, first_entry, change, gone_for_ever);
 }

@@ -2,29 +2,38 @@
 //!
 //! Each worker owns a [`DirectoryReader`]; everybody else shares one [`DirectoryWriter`]. A look-up takes no lock, never
 //! retries, never allocates and writes nothing; an entry changes in one 128-bit store, so a reader sees the old
-//! or the new one and nothing between. In batches: [`hash`](DirectoryReader::hash) all,
-//! [`prefetch`](DirectoryReader::prefetch) all, then [`look up`](DirectoryReader::lookup) all.
+//! or the new one and nothing between. In batches: [`begin`](DirectoryReader::begin) all, then [`end`](DirectoryReader::end)
+//! all; or, where a hash has to wait, [`hash`](DirectoryReader::hash) all, [`prefetch`](DirectoryReader::prefetch) all, then
+//! [`look up`](DirectoryReader::lookup) all.
 //!
-//! * `slot`: the 128 bits of an entry, and the only unsafe code.
-//! * `shelf`: what does not fit into a slot: hosts, and IPv6 entries.
-//! * `table`: the buckets, and why no reader misses what is there.
-//! * `write`: the writer's books: hosts in use, room, building a larger or cleaner table.
+//! * `slot`: the 128 bits of an entry, the cache line, the memory they stand in, and the only unsafe code.
+//! * `hosts`, `shelf`: what does not fit into a slot: hosts, and IPv6 entries.
+//! * `segment`: the buckets, and why no reader misses what is there.
+//! * `table`: segments by the first bits of a hash.
+//! * `write`: the writer's books: hosts in use, room, building larger or cleaner segments.
 //! * `library`: another engine, for machines without 128-bit atomics.
 //!
 //! **When a change acts.** An update or removal acts on the next look-up of every reader that holds the newest table. A
-//! table that was built anew (growth, clean-up) reaches a reader at its next [`refresh`](DirectoryReader::refresh), and
+//! table with a segment that was built anew (growth, clean-up) reaches a reader at its next [`refresh`](DirectoryReader::refresh), and
 //! with it every later change. So a worker refreshes the directory *after* the configuration snapshot, once per batch: then an
 //! entry added before that snapshot was published is there. Whoever removes an entry and needs to know that nobody acts by it any
 //! more waits for one batch boundary of every worker (publish the configuration again, wait until it settled).
 //!
-//! **Memory.** 16 bytes a slot, 4 slots a cache line, filled to between 40 and 70 %: 23 to 40 bytes an IPv4 entry. An
+//! **How long a change waits.** For the building of one segment at most, some 275,000 entries, however many there are; but
+//! when the 65,536 host indices are used up (hosts come and go, and indices with them), for all segments. An import
+//! holds the lock for 64 entries at a time. `benches/directory_import.rs` prints the longest wait.
+//!
+//! **Memory.** 16 bytes a slot, 4 slots a cache line, filled to between 45 and 70 %: 23 to 35 bytes an IPv4 entry. An
 //! IPv6 entry takes 36 to 72 more (half of the shelf may be outdated entries, and its last chunk unused). A host takes one entry, 24 bytes
-//! on a shelf and about 40 in the writer's books. While a new table is built both exist, and a parked worker keeps an old one until it wakes.
+//! in the list and about 40 in the writer's books. A segment that is nine tenths empty is built anew, and the old one goes back to the
+//! system with the last reader that has it; a parked worker keeps it until it wakes. `benches/directory_memory.rs` measures it.
 //!
 //! Never here: I/O, clocks, where the seed comes from, what an entry means to a packet.
 
+mod hosts;
 #[cfg(feature = "io")]
 mod library;
+mod segment;
 mod shelf;
 #[allow(unsafe_code)]
 mod slot;
@@ -42,10 +51,13 @@ mod tests;
 #[cfg(feature = "io")]
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
+
 #[cfg(feature = "io")]
 use self::library::Library;
+use self::segment::Start;
 use self::table::{HOSTS, Hasher, Key, Table};
-use self::write::Books;
+use self::write::{Books, SPLIT_BUCKETS};
 use crate::publish::{Publisher, Reader};
 use crate::sync::{Mutex, lock};
 use crate::types::{CustomerIp, MacAddr, PhysicalIp, Vni};
@@ -70,6 +82,22 @@ pub struct Entry {
     pub ip: CustomerIp,
     /// Where it is.
     pub location: Location,
+}
+
+impl Entry {
+    fn key(&self) -> Key {
+        key(self.vni, self.ip)
+    }
+
+    /// Refuses what cannot be a location.
+    fn check(&self) -> Result<(), DirectoryError> {
+        let Self { vni, ip, location: Location { physical_ip: host, mac, .. } } = *self;
+        mac.require_unicast().map_err(|_| DirectoryError::MacNotUnicast { vni, ip, mac })?;
+        if host.0.is_unspecified() {
+            return Err(DirectoryError::HostUnspecified { vni, ip, host });
+        }
+        Ok(())
+    }
 }
 
 /// Why an entry cannot be set. The directory is as it was.
@@ -165,6 +193,17 @@ fn key(vni: Vni, ip: CustomerIp) -> Key {
     Key { vni: vni.value(), ip: ip.0 }
 }
 
+/// So many entries of [`DirectoryWriter::extend`] are set under one lock, their cache lines asked for together.
+const TOGETHER: usize = 64;
+
+/// A look-up that was begun: what [`DirectoryReader::begin`] has worked out. The reader cannot go over to another table
+/// while there is one.
+#[derive(Clone, Copy)]
+pub struct Begun<'a> {
+    hash: Hash,
+    start: Option<Start<'a>>,
+}
+
 /// The writing side: shared by reference, changes one at a time. Its methods may lock and allocate; no reader notices.
 pub struct DirectoryWriter {
     side: Side,
@@ -173,7 +212,7 @@ pub struct DirectoryWriter {
 enum Side {
     Slots {
         publisher: Publisher<Table>,
-        books: Mutex<Books>,
+        books: Mutex<Box<Books>>,
     },
     #[cfg(feature = "io")]
     Library(Arc<Library>),
@@ -192,16 +231,21 @@ impl DirectoryWriter {
     /// is correct, but takes locks.
     #[must_use]
     pub fn on(engine: Engine, seed: u64, readers: usize) -> (Self, Vec<DirectoryReader>) {
-        Self::with_hasher(engine, &Hasher::new(seed), readers)
+        Self::with(engine, &Hasher::new(seed), SPLIT_BUCKETS, readers)
     }
 
-    fn with_hasher(engine: Engine, hasher: &Hasher, readers: usize) -> (Self, Vec<DirectoryReader>) {
+    fn with(
+        engine: Engine,
+        hasher: &Hasher,
+        split_buckets: usize,
+        readers: usize,
+    ) -> (Self, Vec<DirectoryReader>) {
         let reader = |view| DirectoryReader { view, hasher: hasher.clone() };
         match engine {
             Engine::Slots => {
-                let books = Books::new(hasher.clone());
+                let books = Books::new(hasher.clone(), split_buckets);
                 let (publisher, views) = Publisher::new(books.table().clone(), readers);
-                let side = Side::Slots { publisher, books: Mutex::new(books) };
+                let side = Side::Slots { publisher, books: Mutex::new(Box::new(books)) };
                 (Self { side }, views.into_iter().map(View::Slots).map(reader).collect())
             }
             #[cfg(feature = "io")]
@@ -233,15 +277,13 @@ impl DirectoryWriter {
         ip: CustomerIp,
         location: Location,
     ) -> Result<Option<Location>, DirectoryError> {
-        let (mac, host) = (location.mac, location.physical_ip);
-        mac.require_unicast().map_err(|_| DirectoryError::MacNotUnicast { vni, ip, mac })?;
-        if host.0.is_unspecified() {
-            return Err(DirectoryError::HostUnspecified { vni, ip, host });
-        }
+        let entry = Entry { vni, ip, location };
+        entry.check()?;
         match &self.side {
             Side::Slots { publisher, books } => {
-                let previous = lock(books).set(key(vni, ip), location, publisher);
-                publisher.collect();
+                let mut books = lock(books);
+                let previous = books.set(entry.key(), location, publisher);
+                books.collect(publisher);
                 previous
             }
             #[cfg(feature = "io")]
@@ -249,32 +291,57 @@ impl DirectoryWriter {
         }
     }
 
-    /// [`DirectoryWriter::set`] for each of `entries`, with at most one new table for all that `size_hint` announces.
-    /// Returns how many there were.
+    /// [`DirectoryWriter::set`] for each of `entries`, several at a time. Returns how many there were.
     ///
     /// # Errors
     /// [`DirectoryError`] of the first refused entry. Those before it stay.
     pub fn extend(&self, entries: impl IntoIterator<Item = Entry>) -> Result<usize, DirectoryError> {
-        let mut entries = entries.into_iter().peekable();
-        if let (Side::Slots { publisher, books }, Some(first)) = (&self.side, entries.peek()) {
-            let host = first.location.physical_ip;
-            let announced = entries.size_hint().0;
-            lock(books).make_room(announced, host, publisher)?;
-        }
+        self.replace(entries, drop)
+    }
+
+    /// [`DirectoryWriter::extend`], where `previous` is told what each entry replaced, in order.
+    ///
+    /// # Errors
+    /// [`DirectoryError`] of the first refused entry. Those before it stay, and were told.
+    pub fn replace(
+        &self,
+        entries: impl IntoIterator<Item = Entry>,
+        mut previous: impl FnMut(Option<Location>),
+    ) -> Result<usize, DirectoryError> {
+        let mut entries = entries.into_iter();
         let mut count = 0;
-        for Entry { vni, ip, location } in entries {
-            self.set(vni, ip, location)?;
-            count += 1;
+        loop {
+            let announced = entries.size_hint().0;
+            let together: ArrayVec<Entry, TOGETHER> = entries.by_ref().take(TOGETHER).collect();
+            if together.is_empty() {
+                return Ok(count);
+            }
+            match &self.side {
+                Side::Slots { publisher, books } => {
+                    let mut books = lock(books);
+                    let done = books.set_all(&together, announced, &mut previous, publisher);
+                    books.collect(publisher);
+                    done?;
+                }
+                #[cfg(feature = "io")]
+                Side::Library(library) => {
+                    for entry in &together {
+                        entry.check()?;
+                        previous(library.set(entry.key(), entry.location));
+                    }
+                }
+            }
+            count += together.len();
         }
-        Ok(count)
     }
 
     /// Removes one entry and returns it.
     pub fn remove(&self, vni: Vni, ip: CustomerIp) -> Option<Location> {
         match &self.side {
             Side::Slots { publisher, books } => {
-                let previous = lock(books).remove(key(vni, ip), publisher);
-                publisher.collect();
+                let mut books = lock(books);
+                let previous = books.remove(key(vni, ip), publisher);
+                books.collect(publisher);
                 previous
             }
             #[cfg(feature = "io")]
@@ -301,9 +368,9 @@ impl DirectoryWriter {
         match &self.side {
             Side::Slots { books, .. } => {
                 let books = lock(books);
-                let table = books.table();
-                let located = |(key, value)| table.location(value).map(|location| (key, location));
-                table.entries().filter_map(located).filter_map(entry).collect()
+                let mut entries = Vec::with_capacity(books.len());
+                entries.extend(books.entries().filter_map(entry));
+                entries
             }
             #[cfg(feature = "io")]
             Side::Library(library) => library.entries().into_iter().filter_map(entry).collect(),
@@ -388,10 +455,32 @@ impl DirectoryReader {
     #[must_use]
     pub fn lookup(&self, hash: Hash, vni: Vni, ip: CustomerIp) -> Option<Location> {
         match &self.view {
-            View::Slots(reader) => {
-                let table = reader.current();
-                table.location(table.find(hash, key(vni, ip))?.value)
-            }
+            View::Slots(reader) => reader.current().look_up(hash, vni.value(), ip.0),
+            #[cfg(feature = "io")]
+            View::Library(library) => library.get(key(vni, ip)),
+        }
+    }
+
+    /// Hashes (vni, ip) and asks for its cache line, to be [ended](DirectoryReader::end) when those of the batch were all
+    /// begun. Cheaper than the three steps apart, which work out the place twice.
+    #[inline]
+    #[must_use]
+    pub fn begin(&self, vni: Vni, ip: CustomerIp) -> Begun<'_> {
+        let hash = self.hash(vni, ip);
+        let start = match &self.view {
+            View::Slots(reader) => reader.current().start(hash),
+            #[cfg(feature = "io")]
+            View::Library(_) => None,
+        };
+        Begun { hash, start }
+    }
+
+    /// Where (vni, ip) is. `begun` must be of the two, or nothing is found.
+    #[inline]
+    #[must_use]
+    pub fn end(&self, begun: Begun<'_>, vni: Vni, ip: CustomerIp) -> Option<Location> {
+        match &self.view {
+            View::Slots(reader) => reader.current().look_up_at(begun.start?, begun.hash, vni.value(), ip.0),
             #[cfg(feature = "io")]
             View::Library(library) => library.get(key(vni, ip)),
         }
@@ -401,9 +490,13 @@ impl DirectoryReader {
     #[inline]
     #[must_use]
     pub fn is_known_host(&self, host: PhysicalIp) -> bool {
+        // The table holds no key of zeros.
+        if host.0.is_unspecified() {
+            return false;
+        }
         let key = Key { vni: HOSTS, ip: host.0 };
         match &self.view {
-            View::Slots(reader) => reader.current().find(self.hasher.hash(key), key).is_some(),
+            View::Slots(reader) => reader.current().look_up(self.hasher.hash(key), HOSTS, host.0).is_some(),
             #[cfg(feature = "io")]
             View::Library(library) => library.knows(host),
         }

@@ -1,30 +1,22 @@
-//! A hash table of slots that is read while one writer changes it.
+//! The whole table: segments, each for the hashes that begin with certain bits, and the hosts.
 //!
-//! # Why a reader never misses a key that is there
-//! A key's search begins in its home bucket and goes on, bucket by bucket, until one with an empty slot.
-//! * *An entry never moves.* An update overwrites its slot; a larger table is a new table.
-//! * *A bucket without an empty slot never has one again.* Removal leaves a tombstone there; only in a bucket that still
-//!   has an empty slot (so no search ever went past it, and no entry was ever put beyond it) it leaves an empty slot.
-//! * So the search of a key that is present all the time passes the same full buckets as its insertion did, and reaches
-//!   the slot, whatever else happens meanwhile.
+//! This is extendible hashing. A segment that is crowded, or cluttered with what was removed, is built anew; a large one is built as
+//! two, by one more bit of the hash, so however many entries there are, a change never waits for the building of
+//! more than one segment (some 275,000 entries). The table itself is a short list of shared segments, so the new one that readers
+//! are given costs little. Only when all host indices are used up every segment is built anew.
 //!
-//! *Reusing a tombstone for another key* is harmless: a slot is read in one piece and names its key, so nobody takes
-//! the new entry for the old one. A search for the new key may have passed the place before it was filled, but then the
-//! key was absent at a moment within the search, and "absent" is a true answer. If the key was removed further on and
-//! set again here during one search, that moment is the one between the two.
-//!
-//! Who writes: the holder of the writer's lock. Who reads: anybody. A slot's store releases and its load acquires, so that
-//! the shelf entries (host, IPv6 key) to which a slot points are there. Loom shows this for one reader beside one change, in
-//! tables of one and three buckets. Never here: locks, growth policy, reference counts.
+//! Never here: what is in a segment, when one is built.
 
 use std::hash::Hasher as _;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use foldhash::SharedSeed;
 use foldhash::quality::FoldHasher;
 
-use super::shelf::Shelf;
-use super::slot::{self, Bucket, Content, Short, Slot, Tag};
+use super::hosts::Hosts;
+use super::segment::{AtHome, Found, Segment, Start};
+use super::slot::{Short, Tag};
 use super::{Hash, Location};
 use crate::types::PhysicalIp;
 
@@ -68,6 +60,11 @@ impl Hasher {
         }
     }
 
+    /// What it was made from.
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
+    }
+
     #[inline]
     pub(super) fn hash(&self, key: Key) -> Hash {
         let mut hasher = FoldHasher::with_seed(self.seed, &self.shared);
@@ -85,171 +82,128 @@ impl Hasher {
     }
 }
 
-/// An IPv6 entry: too long for a slot. Never changed: an update puts a new one and turns the slot to it.
-pub(super) struct Long {
-    vni: u32,
-    ip: Ipv6Addr,
-    value: Short,
-}
-
-/// Where an entry is, and what it said when it was found.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Found {
-    bucket: usize,
-    place: usize,
-    pub(super) value: Short,
-}
-
+/// Cloning shares everything.
+#[derive(Clone)]
 pub(super) struct Table {
-    buckets: Box<[Bucket]>,
-    hosts: Shelf<PhysicalIp>,
-    longs: Shelf<Long>,
+    /// 2^depth of them, the hash's first bits being the index. A segment that has fewer bits of its own stands there several times.
+    segments: Box<[Segment]>,
+    depth: u32,
+    hosts: Arc<Hosts>,
 }
 
 impl Table {
     pub(super) fn new(buckets: usize) -> Self {
-        Self { buckets: slot::empty_buckets(buckets.max(1)), hosts: Shelf::new(), longs: Shelf::new() }
+        Self { segments: [Segment::new(buckets)].into(), depth: 0, hosts: Arc::new(Hosts::new()) }
     }
 
-    /// How many slots there are.
-    pub(super) fn slots(&self) -> usize {
-        self.buckets.len() * slot::PER_BUCKET
+    /// The same, with no host; for building anew.
+    pub(super) fn without_hosts(&self) -> Self {
+        Self { hosts: Arc::new(Hosts::new()), ..self.clone() }
     }
 
-    /// Whether a search ends at the bucket.
-    #[cfg(test)]
-    #[cfg(dataplane_loom)]
-    pub(super) fn ends_search(&self, bucket: usize) -> bool {
-        Bucket::places().any(|place| self.buckets[bucket].load(place) == Slot::EMPTY)
+    /// How many of a hash's first bits choose the segment.
+    pub(super) fn depth(&self) -> u32 {
+        self.depth
+    }
+
+    /// Each segment, as often as it stands there.
+    pub(super) fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Puts `segment` in `count` places from `first` on.
+    pub(super) fn put(&mut self, first: usize, count: usize, segment: &Segment) {
+        for place in self.segments.iter_mut().skip(first).take(count) {
+            place.clone_from(segment);
+        }
+    }
+
+    /// Has one more bit choose: every segment stands there twice as often.
+    pub(super) fn deepen(&mut self) {
+        self.depth += 1;
+        self.segments = self.segments.iter().flat_map(|segment| [segment.clone(), segment.clone()]).collect();
+    }
+
+    /// Where the hash's segment stands.
+    #[inline]
+    pub(super) fn place(&self, hash: Hash) -> usize {
+        // In two steps: with a depth of zero one would shift by 64.
+        (hash.0 >> 1 >> (63 - self.depth)) as usize
+    }
+
+    #[inline]
+    pub(super) fn segment(&self, hash: Hash) -> Option<&Segment> {
+        self.segments.get(self.place(hash))
     }
 
     #[inline]
     pub(super) fn prefetch(&self, hash: Hash) {
-        if let Some(bucket) = self.buckets.get(self.home(hash)) {
-            slot::prefetch(bucket);
+        if let Some(segment) = self.segment(hash) {
+            segment.prefetch(hash);
         }
     }
 
-    /// Searches for `key`, whose hash is `hash`.
+    /// Where the search for a hash begins, for [`Table::look_up_at`]; its cache line is asked for.
     #[inline]
-    pub(super) fn find(&self, hash: Hash, key: Key) -> Option<Found> {
-        let tag = key.tag(hash);
-        // By hand, not by `path`: a hit in the home bucket is the case that counts.
-        let mut index = self.home(hash);
-        for _ in 0..self.buckets.len() {
-            let bucket = self.buckets.get(index)?;
-            let mut ends_here = false;
-            for place in Bucket::places() {
-                let slot = bucket.load(place);
-                if slot.has(tag)
-                    && let Some(value) = self.value(slot, key)
-                {
-                    return Some(Found { bucket: index, place, value });
-                }
-                ends_here |= slot == Slot::EMPTY;
+    pub(super) fn start(&self, hash: Hash) -> Option<Start<'_>> {
+        let start = self.segment(hash)?.start(hash)?;
+        start.prefetch();
+        Some(start)
+    }
+
+    /// [`Table::look_up`], from where its search begins.
+    #[inline]
+    pub(super) fn look_up_at(&self, start: Start<'_>, hash: Hash, vni: u32, ip: IpAddr) -> Option<Location> {
+        // The case that counts, an IPv4 entry in its home bucket, stays in registers.
+        if let IpAddr::V4(ip) = ip {
+            match start.at_home(vni, ip) {
+                AtHome::Found(slot) => return self.location(slot.value()),
+                AtHome::Absent => return None,
+                AtHome::Elsewhere => {}
             }
-            if ends_here {
-                return None;
-            }
-            index = if index + 1 == self.buckets.len() { 0 } else { index + 1 };
         }
-        None
+        let (is_v6, bits) = match ip {
+            IpAddr::V4(ip) => (false, ip.to_bits().into()),
+            IpAddr::V6(ip) => (true, ip.to_bits()),
+        };
+        self.search(hash, vni, is_v6, bits)
+    }
+
+    // Its arguments fit into registers.
+    #[inline(never)]
+    #[expect(clippy::cast_possible_truncation, reason = "an IPv4 address")]
+    fn search(&self, hash: Hash, vni: u32, is_v6: bool, bits: u128) -> Option<Location> {
+        let ip =
+            if is_v6 { Ipv6Addr::from_bits(bits).into() } else { Ipv4Addr::from_bits(bits as u32).into() };
+        self.location(self.find(hash, Key { vni, ip })?.value)
+    }
+
+    /// Where an address is, by its hash. For readers. Not both `vni` and `ip` are zero.
+    #[inline]
+    pub(super) fn look_up(&self, hash: Hash, vni: u32, ip: IpAddr) -> Option<Location> {
+        self.look_up_at(self.segment(hash)?.start(hash)?, hash, vni, ip)
+    }
+
+    /// Searches for `key`, whose hash is `hash`. No key is all zeros.
+    pub(super) fn find(&self, hash: Hash, key: Key) -> Option<Found> {
+        self.segment(hash)?.find(hash, key)
     }
 
     /// The location that a value stands for.
     #[inline]
     pub(super) fn location(&self, value: Short) -> Option<Location> {
-        let physical_ip = *self.hosts.get(u32::from(value.host))?;
+        let physical_ip = self.host(value.host)?;
         Some(Location { physical_ip, mac: value.mac, version: value.version })
     }
 
-    /// Every entry, hosts included, in the order of their hashes (about).
-    pub(super) fn entries(&self) -> impl Iterator<Item = (Key, Short)> + '_ {
-        self.buckets.iter().flat_map(|bucket| Bucket::places().map(|place| bucket.load(place))).filter_map(
-            |slot| match slot.content() {
-                Content::Empty | Content::Tombstone => None,
-                Content::Short { vni, ip, value } => Some((Key { vni, ip: ip.into() }, value)),
-                Content::Long { index } => {
-                    self.longs.get(index).map(|long| (Key { vni: long.vni, ip: long.ip.into() }, long.value))
-                }
-            },
-        )
+    /// The host of an index.
+    #[inline]
+    pub(super) fn host(&self, index: u16) -> Option<PhysicalIp> {
+        self.hosts.get(index)
     }
 
-    /// Gives a host its index. For the writer; an index is given once in a table's life.
+    /// Gives a host its index. For the writer; an index is given once in the life of the list of hosts.
     pub(super) fn put_host(&self, index: u16, host: PhysicalIp) {
-        self.hosts.put(index.into(), host);
-    }
-
-    /// Overwrites an entry. For the writer; `next_long` is the shelf's first free index.
-    pub(super) fn update(&self, hash: Hash, key: Key, at: Found, value: Short, next_long: &mut u32) {
-        if let Some(bucket) = self.buckets.get(at.bucket) {
-            bucket.store(at.place, self.slot(hash, key, value, next_long));
-        }
-    }
-
-    /// Adds an entry that is not there. For the writer, who keeps some slots free. True when a slot was used that never
-    /// was before.
-    pub(super) fn insert(&self, hash: Hash, key: Key, value: Short, next_long: &mut u32) -> bool {
-        let free = |slot: Slot| slot == Slot::EMPTY || slot == Slot::TOMBSTONE;
-        // A free slot on the way is as good as the one at the end: see "reusing a tombstone" above.
-        let vacancy = self.path(hash).find_map(|(_, bucket)| {
-            let place = Bucket::places().find(|place| free(bucket.load(*place)))?;
-            Some((bucket, place))
-        });
-        let Some((bucket, place)) = vacancy else { return false };
-        let fresh = bucket.load(place) == Slot::EMPTY;
-        bucket.store(place, self.slot(hash, key, value, next_long));
-        fresh
-    }
-
-    /// Removes an entry. For the writer. True when the slot is as good as never used.
-    pub(super) fn remove(&self, at: Found) -> bool {
-        let Some(bucket) = self.buckets.get(at.bucket) else { return false };
-        let ends_here = Bucket::places().any(|place| bucket.load(place) == Slot::EMPTY);
-        bucket.store(at.place, if ends_here { Slot::EMPTY } else { Slot::TOMBSTONE });
-        ends_here
-    }
-
-    /// Puts what does not fit into a slot on the shelf, and returns the slot.
-    fn slot(&self, hash: Hash, key: Key, value: Short, next_long: &mut u32) -> Slot {
-        let tag = key.tag(hash);
-        match key.ip {
-            IpAddr::V4(_) => Slot::short(tag, value),
-            IpAddr::V6(ip) => {
-                let index = *next_long;
-                *next_long = index.saturating_add(1);
-                self.longs.put(index, Long { vni: key.vni, ip, value });
-                Slot::long(tag, index)
-            }
-        }
-    }
-
-    /// The value in a slot whose tag is the key's, unless the key is another.
-    #[inline]
-    fn value(&self, slot: Slot, key: Key) -> Option<Short> {
-        match slot.content() {
-            Content::Short { value, .. } => Some(value),
-            Content::Long { index } => {
-                let long = self.longs.get(index)?;
-                (long.vni == key.vni && IpAddr::V6(long.ip) == key.ip).then_some(long.value)
-            }
-            Content::Empty | Content::Tombstone => None,
-        }
-    }
-
-    /// All buckets, from the hash's home on, each once.
-    #[inline]
-    fn path(&self, hash: Hash) -> impl Iterator<Item = (usize, &Bucket)> {
-        let home = self.home(hash);
-        let (before, after) = self.buckets.split_at(home);
-        (home..).zip(after).chain((0..).zip(before))
-    }
-
-    /// The hash's share of the buckets; always a valid index.
-    #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "less than the number of buckets, a usize")]
-    fn home(&self, hash: Hash) -> usize {
-        ((u128::from(hash.0) * self.buckets.len() as u128) >> 64) as usize
+        self.hosts.put(index, host);
     }
 }

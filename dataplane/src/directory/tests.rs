@@ -39,11 +39,17 @@ fn location(number: u32) -> Location {
 fn look_up(reader: &DirectoryReader, vni: Vni, ip: CustomerIp) -> Option<Location> {
     let hash = reader.hash(vni, ip);
     reader.prefetch(hash);
+    if ip.0.is_ipv4() == hash.0.is_multiple_of(2) {
+        return reader.end(reader.begin(vni, ip), vni, ip);
+    }
     reader.lookup(hash, vni, ip)
 }
 
+/// Segments of so many buckets are built as two: small, so that few entries make many segments.
+const SMALL: usize = 20;
+
 fn one(engine: Engine) -> (DirectoryWriter, DirectoryReader) {
-    let (writer, mut readers) = DirectoryWriter::on(engine, 7, 1);
+    let (writer, mut readers) = DirectoryWriter::with(engine, &Hasher::new(7), SMALL, 1);
     (writer, readers.pop().unwrap())
 }
 
@@ -93,7 +99,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 fn agrees_with_a_plain_map(engine: Engine, bits: u64, ops: &[Op]) {
     let mut hasher = Hasher::new(3);
     hasher.bits = bits;
-    let (writer, mut readers) = DirectoryWriter::with_hasher(engine, &hasher, 1);
+    let (writer, mut readers) = DirectoryWriter::with(engine, &hasher, SMALL, 1);
     let mut reader = readers.pop().unwrap();
     let mut model: HashMap<(Vni, CustomerIp), Location> = HashMap::new();
     for op in ops {
@@ -248,7 +254,10 @@ fn a_table_neither_clogs_nor_keeps_its_greatest_size() {
     }
     if let Side::Slots { publisher, .. } = &writer.side {
         let tables = publisher.version().number();
-        assert!(tables < 600, "{tables} tables: a slot in a bucket that ends searches is free again at once");
+        assert!(
+            tables < 1000,
+            "{tables} tables: a slot in a bucket that ends searches is free again at once"
+        );
     }
     reader.refresh();
     assert!((99_900..100_000).all(|n| look_up(&reader, vni(1), ip(n)) == Some(location(n + 1))));
@@ -310,7 +319,7 @@ fn a_present_key_is_never_missed_and_never_torn_while_the_writer_does_its_worst(
     {
         let mut hasher = Hasher::new(11);
         hasher.bits = bits;
-        let (writer, readers) = DirectoryWriter::with_hasher(engine, &hasher, 2);
+        let (writer, readers) = DirectoryWriter::with(engine, &hasher, SMALL, 2);
         for number in 0..KEPT {
             writer.set(vni(1), ip(number), round_value(number, 0)).unwrap();
         }

@@ -11,9 +11,9 @@ impl Switch {
     /// An entry that cannot be, found before anything changes, or a disk that refuses.
     pub fn directory_set(&self, mappings: &[Mapping]) -> Result<(), SwitchError> {
         let _serialized = lock(&self.directory_changes);
-        let before: Vec<_> =
-            mappings.iter().map(|mapping| self.directory.get(mapping.network, mapping.ip)).collect();
-        let set = self.directory.extend(mappings.iter().map(entry)).map_err(SwitchError::from);
+        let mut before = Vec::with_capacity(mappings.len());
+        let set = self.directory.replace(mappings.iter().map(entry), |previous| before.push(previous));
+        let set = set.map_err(SwitchError::from);
         // Workers may act by an entry a moment before it is durable; nobody was told yet, so a crash in between is as if
         // the call had not been.
         let durable = set.and_then(|_| Ok(self.state.set_mappings(mappings)?));
@@ -23,7 +23,8 @@ impl Switch {
         durable
     }
 
-    /// Puts back what was there before a change that failed; later mappings first, in case one address is there twice.
+    /// Puts back what was there before a change that failed, as far as it got; later mappings first, in case one address is
+    /// there twice.
     fn restore(&self, mappings: &[Mapping], before: &[Option<Location>]) {
         for (mapping, before) in mappings.iter().zip(before).rev() {
             let (network, ip) = (mapping.network, mapping.ip);
@@ -75,6 +76,7 @@ impl Switch {
     }
 }
 
+/// The version is not on disk and always 0: nobody sets another through the switch, and nothing acts by it.
 fn location(mapping: &Mapping) -> Location {
     Location { physical_ip: mapping.physical_ip, mac: mapping.mac, version: 0 }
 }

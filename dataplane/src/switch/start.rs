@@ -18,6 +18,9 @@ use crate::tables::Tables;
 use crate::underlay::udp::{self, Udp};
 use crate::worker::{Parts, Plane, Workers};
 
+/// Entries that wait in memory while the directory is loaded.
+const LOADED_TOGETHER: usize = 4096;
+
 /// Why a switch did not start. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -91,8 +94,18 @@ impl Switch {
         let tables = tables.succeed(&document, workers)?;
         let (directory, directory_readers) = DirectoryWriter::new(secrets.hash_one("directory"), workers);
         tracing::info!("{}", directory.engine().sentence());
-        let mut entries = Vec::new();
-        state.each_mapping(|mapping| entries.push(entry(&mapping)))?;
+        let mut entries = Vec::with_capacity(LOADED_TOGETHER);
+        let mut loaded = Ok(0);
+        state.each_mapping(|mapping| {
+            entries.push(entry(&mapping));
+            if entries.len() == LOADED_TOGETHER {
+                if loaded.is_ok() {
+                    loaded = directory.extend(entries.iter().copied());
+                }
+                entries.clear();
+            }
+        })?;
+        loaded?;
         directory.extend(entries)?;
 
         let (taps, devices) = open_taps(opener.as_ref(), &tables);

@@ -21,7 +21,7 @@ use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 pub use error::StateError;
-use rows::{MappingKey, MappingValue, Ordered};
+use rows::{Block, BlockKey, MappingKey, MappingValue, Ordered};
 
 use crate::desired::HostConfig;
 use crate::types::{CustomerIp, Generation, MacAddr, PhysicalIp, Vni};
@@ -30,7 +30,9 @@ use crate::types::{CustomerIp, Generation, MacAddr, PhysicalIp, Vni};
 pub const FILE_NAME: &str = "state.redb";
 const LOCK_NAME: &str = "lock";
 /// Grows when the tables below change their meaning.
-const SCHEMA: u64 = 1;
+const SCHEMA: u64 = 2;
+/// Had a row for each entry of the directory; read once, and written anew.
+const SCHEMA_OF_ROWS: u64 = 1;
 /// Pages kept in memory. The directory is read once, at start; afterwards only what changes is touched.
 const CACHE_BYTES: usize = 16 << 20;
 
@@ -39,7 +41,9 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const NETWORKS: TableDefinition<'_, u32, (u64, &[u8])> = TableDefinition::new("networks");
 /// Name → (place in the document, JSON).
 const PORTS: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("ports");
-const DIRECTORY: TableDefinition<'_, &MappingKey, &MappingValue> = TableDefinition::new("directory");
+/// Entries whose addresses differ in the last byte only stand in one row: an import of neighbours writes a hundredth of the rows.
+const DIRECTORY: TableDefinition<'_, &BlockKey, &[u8]> = TableDefinition::new("directory_blocks");
+const DIRECTORY_OF_ROWS: TableDefinition<'_, &MappingKey, &MappingValue> = TableDefinition::new("directory");
 const META_SCHEMA: &str = "schema";
 const META_GENERATION: &str = "generation";
 
@@ -95,6 +99,7 @@ impl State {
                 .set_check_integrity_on_open(true)
                 .open(&file)
                 .map_err(|error| error::opening(&file, error))?;
+            bring_up_to_date(&database, &file)?;
             let saved = load(&database, &file)?;
             Ok((database, saved))
         }));
@@ -143,13 +148,7 @@ impl State {
     /// # Errors
     /// When the disk refuses.
     pub fn set_mappings(&self, mappings: &[Mapping]) -> Result<(), StateError> {
-        self.write(|transaction| {
-            let mut table = transaction.open_table(DIRECTORY)?;
-            for mapping in mappings {
-                table.insert(&rows::key(mapping.network, mapping.ip), &rows::value(mapping))?;
-            }
-            Ok(())
-        })
+        self.write(|transaction| set_mappings(transaction, mappings))
     }
 
     /// Removes entries of the directory, all of them or none, and says how many were there.
@@ -160,8 +159,22 @@ impl State {
         let mut removed = 0;
         self.write(|transaction| {
             let mut table = transaction.open_table(DIRECTORY)?;
+            let mut bytes = Vec::new();
             for &(network, ip) in keys {
-                removed += usize::from(table.remove(&rows::key(network, ip))?.is_some());
+                let (key, last) = rows::key(network, ip);
+                let found = table.get(&key)?.map(|row| Block::parse(row.value()));
+                let Some(found) = found else { continue };
+                let mut block = found.map_err(redb::Error::Corrupted)?;
+                if !block.remove(last) {
+                    continue;
+                }
+                removed += 1;
+                if block.is_empty() {
+                    table.remove(&key)?;
+                } else {
+                    block.to_bytes(&mut bytes);
+                    table.insert(&key, bytes.as_slice())?;
+                }
             }
             Ok(())
         })?;
@@ -208,25 +221,25 @@ impl State {
     ) -> Result<(), StateError> {
         let failed = |error: redb::Error| error::reading(&self.file, error);
         let (first, last) = rows::range(network);
-        let after = after.map(|(network, ip)| rows::key(network, ip)).filter(|key| *key >= first);
-        let begin = match &after {
-            Some(key) => Bound::Excluded(key),
-            None => Bound::Included(&first),
-        };
-        if after.is_some_and(|key| key > last) {
+        let after = after.map(|(network, ip)| rows::key(network, ip)).filter(|(key, _)| *key >= first);
+        let begin = after.as_ref().map_or(&first, |(key, _)| key);
+        if *begin > last {
             return Ok(());
         }
         let transaction = self.database.begin_read().map_err(|error| failed(error.into()))?;
         let table = transaction.open_table(DIRECTORY).map_err(|error| failed(error.into()))?;
         let rows = table
-            .range::<&MappingKey>((begin, Bound::Included(&last)))
+            .range::<&BlockKey>((Bound::Included(begin), Bound::Included(&last)))
             .map_err(|error| failed(error.into()))?;
         for row in rows {
             let (key, value) = row.map_err(|error| failed(error.into()))?;
-            let mapping =
-                rows::mapping(key.value(), value.value()).map_err(|row| error::bad_row(&self.file, row))?;
-            if !see(mapping) {
-                break;
+            let bad = |row| error::bad_row(&self.file, row);
+            let block = Block::parse(value.value()).map_err(bad)?;
+            for mapping in block.mappings(key.value()).map_err(bad)? {
+                let seen_before = after.is_some_and(|after| rows::key(mapping.network, mapping.ip) <= after);
+                if !seen_before && !see(mapping) {
+                    return Ok(());
+                }
             }
         }
         Ok(())
@@ -243,6 +256,64 @@ impl State {
         fill(&transaction).map_err(failed)?;
         transaction.commit().map_err(|error| failed(error.into()))
     }
+}
+
+fn set_mappings(transaction: &redb::WriteTransaction, mappings: &[Mapping]) -> Result<(), redb::Error> {
+    let mut table = transaction.open_table(DIRECTORY)?;
+    // In the rows' order each row is written once. Stable: of two mappings of one address the later one counts.
+    let mut sorted: Vec<&Mapping> = mappings.iter().collect();
+    sorted.sort_by_key(|mapping| (mapping.network, mapping.ip));
+    let mut bytes = Vec::new();
+    let row = |mapping: &Mapping| rows::key(mapping.network, mapping.ip).0;
+    for together in sorted.chunk_by(|a, b| row(a) == row(b)) {
+        let Some(first) = together.first() else { continue };
+        let key = row(first);
+        let mut block = Block::default();
+        set_in(&mut block, together);
+        block.to_bytes(&mut bytes);
+        // Nearly always there is no such row yet, and putting one tells.
+        let replaced = table.insert(&key, bytes.as_slice())?.map(|row| Block::parse(row.value()));
+        if let Some(replaced) = replaced {
+            let mut block = replaced.map_err(redb::Error::Corrupted)?;
+            set_in(&mut block, together);
+            block.to_bytes(&mut bytes);
+            table.insert(&key, bytes.as_slice())?;
+        }
+    }
+    Ok(())
+}
+
+fn set_in(block: &mut Block, mappings: &[&Mapping]) {
+    for mapping in mappings {
+        block.set(rows::key(mapping.network, mapping.ip).1, mapping.mac, mapping.physical_ip);
+    }
+}
+
+/// Writes a file of the schema before this one anew, in one transaction.
+fn bring_up_to_date(database: &Database, file: &Path) -> Result<(), StateError> {
+    let reading = |error: redb::Error| error::reading(file, error);
+    let schema = (|| -> Result<_, redb::Error> {
+        let meta = database.begin_read()?.open_table(META)?;
+        Ok(meta.get(META_SCHEMA)?.map(|schema| schema.value()))
+    })();
+    if schema.map_err(reading)? != Some(SCHEMA_OF_ROWS) {
+        return Ok(());
+    }
+    let transaction = database.begin_write().map_err(|error| reading(error.into()))?;
+    let written = (|| -> Result<(), redb::Error> {
+        let mut mappings = Vec::new();
+        for row in transaction.open_table(DIRECTORY_OF_ROWS)?.iter()? {
+            let (key, value) = row?;
+            mappings.push(rows::mapping(key.value(), value.value()).map_err(redb::Error::Corrupted)?);
+        }
+        set_mappings(&transaction, &mappings)?;
+        transaction.delete_table(DIRECTORY_OF_ROWS)?;
+        transaction.open_table(META)?.insert(META_SCHEMA, SCHEMA)?;
+        Ok(())
+    })();
+    written.map_err(reading)?;
+    let failed = |error: redb::Error| StateError::Write { file: file.into(), source: Box::new(error) };
+    transaction.commit().map_err(|error| failed(error.into()))
 }
 
 /// Moves the state file of `dir` out of the way, so that the next start begins empty, and says where it went; `None`

@@ -100,6 +100,32 @@ fn the_directory_is_read_in_pages_of_one_network_or_all() {
     assert_eq!(state.mappings(None, None, 0).unwrap(), []);
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn the_directory_on_disk_agrees_with_a_plain_map(
+        ops in prop::collection::vec(prop::collection::vec((any::<bool>(), 1_u32..3, 0_u16..600, any::<bool>(), any::<u8>()), 0..40), 0..12)
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, _) = State::open(dir.path()).unwrap();
+        let mut model = std::collections::BTreeMap::new();
+        for together in ops {
+            let (mut set, mut gone) = (Vec::new(), Vec::new());
+            for (adds, vni, number, v6, mac) in together {
+                let [high, low] = number.to_be_bytes();
+                let ip = if v6 { format!("fd00::{number:x}") } else { format!("10.0.{high}.{low}") };
+                let mapping = mapping(vni, &ip, mac);
+                if adds { set.push(mapping) } else { gone.push((mapping.network, mapping.ip)) }
+            }
+            state.set_mappings(&set).unwrap();
+            model.extend(set.into_iter().map(|mapping| ((mapping.network, mapping.ip), mapping)));
+            let removed = gone.iter().filter(|key| model.remove(key).is_some()).count();
+            prop_assert_eq!(state.remove_mappings(&gone).unwrap(), removed);
+            prop_assert_eq!(all(&state), model.values().copied().collect::<Vec<_>>());
+        }
+    }
+}
+
 #[test]
 fn one_switch_per_directory() {
     let dir = tempfile::tempdir().unwrap();
@@ -133,6 +159,42 @@ fn a_refused_file_stays_as_it_is_until_it_is_set_aside() {
 }
 
 #[test]
+fn a_file_with_a_row_for_each_entry_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let mappings = [mapping(1, "10.0.0.2", 1), mapping(1, "10.0.1.2", 5), mapping(1, "fd00::2", 2)];
+    drop(State::open(dir.path()).unwrap());
+    {
+        let database = Database::open(dir.path().join(FILE_NAME)).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.delete_table(DIRECTORY).unwrap();
+        transaction.open_table(META).unwrap().insert(META_SCHEMA, SCHEMA_OF_ROWS).unwrap();
+        {
+            let mut table = transaction.open_table(DIRECTORY_OF_ROWS).unwrap();
+            // 2001:db8::7 is the host of `mapping`.
+            let host = [6, 0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
+            let ips: [&[u8]; 3] = [
+                &[4, 10, 0, 0, 2],
+                &[4, 10, 0, 1, 2],
+                &[6, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2],
+            ];
+            for (ip, mapping) in ips.into_iter().zip(&mappings) {
+                let mut key = [0; 21];
+                key[3] = 1;
+                key[4..4 + ip.len()].copy_from_slice(ip);
+                let mut value = [0; 23];
+                value[..6].copy_from_slice(&mapping.mac.0);
+                value[6..].copy_from_slice(&host);
+                table.insert(&key, &value).unwrap();
+            }
+        }
+        transaction.commit().unwrap();
+    }
+    for _ in 0..2 {
+        assert_eq!(all(&State::open(dir.path()).unwrap().0), mappings);
+    }
+}
+
+#[test]
 fn another_schema_is_refused_with_both_numbers() {
     let dir = tempfile::tempdir().unwrap();
     drop(State::open(dir.path()).unwrap());
@@ -143,7 +205,7 @@ fn another_schema_is_refused_with_both_numbers() {
     transaction.commit().unwrap();
     drop(database);
     let error = State::open(dir.path()).unwrap_err();
-    assert_eq!(error.to_string(), "the state file has schema 2, and this switch knows schema 1");
+    assert_eq!(error.to_string(), "the state file has schema 3, and this switch knows schema 2");
 }
 
 #[test]
@@ -153,7 +215,7 @@ fn rows_that_are_no_values_are_corrupt() {
     let database = Database::open(dir.path().join(FILE_NAME)).unwrap();
     let transaction = database.begin_write().unwrap();
     transaction.open_table(PORTS).unwrap().insert("p", (0, &b"{\"nam\":1}"[..])).unwrap();
-    transaction.open_table(DIRECTORY).unwrap().insert(&[0; 21], &[0; 23]).unwrap();
+    transaction.open_table(DIRECTORY).unwrap().insert(&[0; 20], &[0; 23][..]).unwrap();
     transaction.commit().unwrap();
     drop(database);
     let error = State::open(dir.path()).unwrap_err();
