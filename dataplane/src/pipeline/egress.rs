@@ -18,7 +18,7 @@ use super::route::{self, Way};
 use super::verdict::{Tunnel, Verdict};
 use super::{BATCH, Context, Verdicts, claims, count, destination, encap, refusal, rules};
 use crate::desired::Direction;
-use crate::directory::Hash;
+use crate::directory::Begun;
 use crate::packet::Packet;
 use crate::tables::{METADATA, Port, Vnet, WIRESERVER};
 use crate::trap::{self, Asker};
@@ -43,10 +43,9 @@ pub fn egress(context: &Context<'_>, port: &Port, packets: &mut [Packet<'_>], ve
     let mut questions = Questions::new();
     sender.judge_all(packets, verdicts, &mut questions);
     // All in one go: each may have to wait for its page's address, and the waits overlap only side by side.
-    for question in &questions {
-        context.directory.prefetch(question.hash);
-    }
-    sender.resolve_all(packets, verdicts, &questions);
+    let begun = questions.iter().map(|question| context.directory.begin(question.vnet.vni, question.station));
+    let begun: ArrayVec<Begun<'_>, BATCH> = begun.collect();
+    sender.resolve_all(packets, verdicts, &questions, &begun);
     let cells = port.counters.of_worker(context.worker);
     for verdict in verdicts.iter() {
         count(cells, verdict);
@@ -71,7 +70,6 @@ struct Question<'a> {
     number: usize,
     vnet: &'a Vnet,
     station: CustomerIp,
-    hash: Hash,
     /// Bytes of the largest IP packet that the frame stands for.
     ip_bytes: usize,
     manner: Manner,
@@ -107,11 +105,17 @@ impl<'a> Sender<'a> {
     }
 
     #[inline(never)]
-    fn resolve_all(&self, packets: &mut [Packet<'_>], verdicts: &mut [Verdict], questions: &Questions<'a>) {
-        for question in questions {
+    fn resolve_all(
+        &self,
+        packets: &mut [Packet<'_>],
+        verdicts: &mut [Verdict],
+        questions: &Questions<'a>,
+        begun: &[Begun<'_>],
+    ) {
+        for (question, &begun) in questions.iter().zip(begun) {
             let of_question = (packets.get_mut(question.number), verdicts.get_mut(question.number));
             let (Some(packet), Some(verdict)) = of_question else { continue };
-            match self.resolve(packet, question, verdict) {
+            match self.resolve(packet, question, begun, verdict) {
                 Ok(()) => {}
                 Err(DropReason::TooBig) => *verdict = self.too_big(packet, question.vnet),
                 Err(reason) => *verdict = Verdict::Drop(reason),
@@ -187,7 +191,6 @@ impl<'a> Sender<'a> {
             number,
             vnet,
             station,
-            hash: self.context.directory.hash(vnet.vni, station),
             ip_bytes: claims::largest_ip_bytes(packet.offload, headers),
             manner: Manner::of(headers),
             entropy,
@@ -315,11 +318,12 @@ impl<'a> Sender<'a> {
         &self,
         packet: &mut Packet<'_>,
         question: &Question<'_>,
+        begun: Begun<'_>,
         verdict: &mut Verdict,
     ) -> Result<(), DropReason> {
-        let Question { vnet, station, hash, .. } = *question;
+        let Question { vnet, station, .. } = *question;
         let location =
-            self.context.directory.lookup(hash, vnet.vni, station).ok_or(DropReason::DirectoryMiss)?;
+            self.context.directory.end(begun, vnet.vni, station).ok_or(DropReason::DirectoryMiss)?;
         let to = location.physical_ip;
         if self.context.tables.is_own_physical_ip(to) {
             return Err(DropReason::DirectoryStale);
