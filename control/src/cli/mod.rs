@@ -6,6 +6,7 @@
 mod directory;
 mod document;
 mod failure;
+mod keeper;
 mod network;
 mod output;
 mod port;

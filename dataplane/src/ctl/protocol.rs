@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::desired::{HostConfig, NetworkConfig, NextHop, PortConfig, PortName, RouteConfig};
+use crate::keeper::KeeperError;
 use crate::switch::{Mapping, StartError, StateError, SwitchError};
 use crate::types::{CustomerIp, Generation, Vni};
 
@@ -216,7 +217,7 @@ macro_rules! refusals {
     };
 }
 
-refusals!(SwitchError, StartError, StateError);
+refusals!(SwitchError, StartError, StateError, KeeperError);
 
 /// A change that is durable, in force and settled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

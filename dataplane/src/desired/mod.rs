@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
 pub use names::{DomainName, PortName};
+#[cfg(feature = "io")]
+pub(crate) use validate::is_namespace;
 
 use crate::types::{CustomerIp, Generation, MacAddr, Mtu, PhysicalIp, TypeError, Vni};
 

@@ -172,6 +172,12 @@ fn validate_ports(config: &HostConfig, networks: &HashMap<Vni, &NetworkConfig>) 
     Ok(())
 }
 
+/// True for a name under /run/netns, or an absolute path.
+pub(crate) fn is_namespace(netns: &str) -> bool {
+    let name = !netns.contains('/') && !matches!(netns, "" | "." | "..");
+    (name || netns.starts_with('/')) && !netns.contains('\0')
+}
+
 impl PortConfig {
     fn validate_alone(&self) -> Result<(), ConfigError> {
         let place = || format!("port {}", self.name);
@@ -185,8 +191,7 @@ impl PortConfig {
             return Err(ConfigError::RouterMac { mac: self.mac, port: self.name.clone() });
         }
         if let Some(netns) = &self.netns {
-            let name = !netns.contains('/') && !matches!(netns.as_str(), "" | "." | "..");
-            if !(name || netns.starts_with('/')) || netns.contains('\0') {
+            if !is_namespace(netns) {
                 return Err(ConfigError::Namespace { netns: netns.clone(), port: self.name.clone() });
             }
         }
