@@ -115,11 +115,12 @@ impl<O: Opener> Shelf<O> {
                     place: spec.netns.clone().unwrap_or_else(|| "the switch's own namespace".into()),
                 });
             }
-            // Its interface may have vanished, its name may stand for another namespace now, and a port that was made
-            // anew may want other queues: then what is kept is of no use.
+            // Its interface may have vanished or have another name, its namespace's name may stand for another one now, and
+            // a port that was made anew may want other queues: then what is kept is of no use.
             let fits = kept.open.queues.len() == spec.queues
                 && kept.open.queues.iter().all(|queue| sys::tap_is_attached(queue.as_fd()))
-                && (namespace.is_none() || namespace == kept.namespace);
+                && (namespace.is_none() || namespace == kept.namespace)
+                && self.opener.configure_tap(kept.open.control.as_fd(), spec).is_ok();
             if !fits {
                 self.taps.remove(&name);
             }
@@ -139,11 +140,7 @@ impl<O: Opener> Shelf<O> {
         }
         let Some(kept) = self.taps.get_mut(&name) else { return misplaced("the TAP is gone") };
         if known {
-            // What a new one would have: the specified address and MTU, and a link that is up, also if whoever had it
-            // before died while holding it down.
-            if let Err(error) = self.opener.configure_tap(kept.open.control.as_fd(), spec) {
-                return refused(&error);
-            }
+            // As a new one's, the link is up, also if whoever had it before died while holding it down.
             if let Some(queue) = kept.open.queues.first() {
                 // Fails only for an interface that is vanishing at this moment.
                 let _ = sys::tap_set_carrier(queue.as_fd(), true);
