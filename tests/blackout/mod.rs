@@ -131,12 +131,13 @@ impl Load {
                 let mut buffer = vec![0; 1 << 16];
                 while !stop.load(Ordering::Relaxed) {
                     match stream.read(&mut buffer) {
-                        Ok(0) => return false,
+                        // The other end may see the signal to stop first.
+                        Ok(0) => return stop.load(Ordering::Relaxed),
                         Ok(read) => {
                             bytes.fetch_add(read as u64, Ordering::Relaxed);
                         }
                         Err(error) if is_timeout(&error) => {}
-                        Err(_) => return false,
+                        Err(_) => return stop.load(Ordering::Relaxed),
                     }
                 }
                 true
@@ -172,7 +173,7 @@ impl Load {
                     match stream.write(&chunk) {
                         Ok(some) => written += some,
                         Err(error) if is_timeout(&error) => {}
-                        Err(_) => return false,
+                        Err(_) => return stop.load(Ordering::Relaxed),
                     }
                     // A stream, not a flood: the machine is to have time for the datagrams.
                     thread::sleep(Duration::from_millis(2));

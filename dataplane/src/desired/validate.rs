@@ -190,10 +190,10 @@ impl PortConfig {
         if self.mac == MacAddr::ROUTER {
             return Err(ConfigError::RouterMac { mac: self.mac, port: self.name.clone() });
         }
-        if let Some(netns) = &self.netns {
-            if !is_namespace(netns) {
-                return Err(ConfigError::Namespace { netns: netns.clone(), port: self.name.clone() });
-            }
+        if let Some(netns) = &self.netns
+            && !is_namespace(netns)
+        {
+            return Err(ConfigError::Namespace { netns: netns.clone(), port: self.name.clone() });
         }
         match &self.hostname {
             Some(hostname) if hostname.as_str().len() > 64 => {

@@ -372,7 +372,7 @@ fn open_namespace(spec: &TapSpec, netns: &str) -> Result<OwnedFd, OpenError> {
         },
     };
     let looked = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
-    if i64::from(rustix::fs::fstatfs(&looked).map_err(failed)?.f_type) != NSFS_MAGIC {
+    if rustix::fs::fstatfs(&looked).map_err(failed)?.f_type != NSFS_MAGIC {
         return Err(OpenError::NamespaceInvalid { interface: interface(), path: shown() });
     }
     let same = format!("/proc/self/fd/{}", looked.as_raw_fd());
