@@ -5,6 +5,7 @@
 #   make check       format, lints, unit tests: before each commit
 #   make e2e         the end-to-end tests alone
 #   make bench       criterion
+#   make bench-restart  ROUNDS (default 100) × kill -9 and ROUNDS × SIGTERM of a switch under RATE (50000) datagrams a second
 #   make fuzz        each fuzz target for SECONDS_PER_TARGET seconds (default 60); needs cargo-fuzz and a C++ compiler
 #   make fresh       `make demo` and `make test` in a new Debian 12 root that has nothing but Rust and make
 
@@ -13,7 +14,7 @@ SECONDS_PER_TARGET ?= 60
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: demo test check e2e e2e-vm bench bench-e2e chaos fuzz fresh tools-build tools-demo tools-test pure loom fuzz-replay
+.PHONY: demo test check e2e e2e-vm bench bench-e2e bench-restart chaos fuzz fresh tools-build tools-demo tools-test pure loom fuzz-replay
 
 demo: tools-demo
 	$(CARGO) run --quiet --locked -- demo
@@ -46,6 +47,9 @@ e2e: tools-test
 
 bench:
 	$(CARGO) bench -p benches --locked
+
+bench-restart: tools-test
+	$(CARGO) bench -p shunt --bench restart --locked
 
 fuzz:
 	scripts/fuzz.sh $(SECONDS_PER_TARGET)

@@ -25,6 +25,7 @@ const HOUSES: [(&str, &[&str]); 2] = [
             "pipeline",
             "port",
             "underlay",
+            "keeper",
             "worker",
             "switch",
             "ctl",

@@ -46,6 +46,7 @@ const MADE: &str = "<!-- Made from the code by tests/reference.rs; edit there. -
 
 const EXAMPLE: &str = "state_dir = \"/var/lib/shunt/vswitch\"
 socket = \"/run/shunt/vswitch.sock\"
+keep_seconds = 300
 metrics = \"127.0.0.1:9477\"
 
 [underlay]

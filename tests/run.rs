@@ -24,6 +24,8 @@ fn a_signal_ends_the_switch_in_order_and_it_comes_back_as_it_was() {
     for (signal, code) in [(Signal::TERM, Some(0)), (Signal::INT, Some(0)), (Signal::KILL, None)] {
         assert_eq!(host.signal(signal), code);
         assert_eq!(host.path("sock").exists(), signal == Signal::KILL, "{signal:?}");
+        // Only control-C says that nobody will come again.
+        assert_eq!(host.path("state/keeper.sock").exists(), signal != Signal::INT, "{signal:?}");
         // What SIGKILL leaves behind must not be taken for the sign of readiness.
         let _ = fs::remove_file(host.path("sock"));
         host.start();
@@ -76,6 +78,7 @@ fn a_start_that_cannot_be_says_why_and_leaves_the_running_switch_alone() {
     other.physical_ip = "192.0.2.77".into();
     other.configure("");
     refused(&other, &[], 1, "underlay.physical_ip", "192.0.2.77", "");
+    assert!(!other.path("state/keeper.sock").exists(), "a start that fails leaves no keeper behind");
 }
 
 #[test]

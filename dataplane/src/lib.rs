@@ -11,6 +11,8 @@ pub mod conntrack;
 pub mod ctl;
 pub mod desired;
 pub mod directory;
+#[cfg(feature = "io")]
+pub mod keeper;
 pub mod offload;
 pub mod packet;
 pub mod pipeline;

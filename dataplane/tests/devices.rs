@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -315,7 +315,8 @@ fn a_tap_is_opened_in_another_namespace() {
         isolated(|| {
             let tap = Tap::open(&Direct, &TapSpec { netns: Some(netns), ..spec("there") }).unwrap();
             assert!(!ip("-o link show").contains("there"), "and not in that of the caller");
-            tap.set_mtu(Mtu::new(1300).unwrap()).unwrap();
+            let smaller = TapSpec { mtu: Mtu::new(1300).unwrap(), ..spec("there") };
+            tap.configure(&Direct, &smaller).unwrap();
             done_tx.send(()).unwrap();
             thread::sleep(Duration::from_millis(100));
         });
@@ -389,7 +390,7 @@ const A: PhysicalIp = PhysicalIp(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1)));
 const B: PhysicalIp = PhysicalIp(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)));
 
 fn underlay(local: PhysicalIp) -> Udp {
-    Udp::open(Arc::new(Direct), &udp::Config { local: vec![local], port: 4789 }, 0).unwrap()
+    Udp::open(&Direct, &udp::Config { local: vec![local], port: 4789 }, 0).unwrap()
 }
 
 fn outgoing(to: PhysicalIp, packet: &mut [u8]) -> Outgoing<'_> {

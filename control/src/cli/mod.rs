@@ -7,6 +7,7 @@ mod directory;
 mod document;
 mod failure;
 mod import;
+mod keeper;
 mod network;
 mod output;
 mod port;

@@ -1,12 +1,13 @@
-//! `shunt vswitch run`: configuration → switch → doors → wait → orderly end.
+//! `shunt vswitch run`: configuration → keeper → privileges dropped → switch → doors → wait → orderly end.
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dataplane::ctl::{Refusal, Server};
-use dataplane::port::open::Direct;
-use dataplane::switch::{Switch, SwitchConfig, set_aside};
+use dataplane::keeper::{self, Keeper, Residence};
+use dataplane::switch::{Claim, Switch, SwitchConfig, set_aside};
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -15,8 +16,13 @@ use super::failure::{Failure, USAGE};
 
 /// Run the switch of this host until it is told to stop.
 ///
-/// It needs root (or CAP_NET_ADMIN and CAP_SYS_ADMIN) to make TAP devices in namespaces. The control socket appears when
-/// the switch is ready. SIGTERM and SIGINT end it; devices stay, so that guests keep their addresses until it comes back.
+/// It needs root (or CAP_NET_ADMIN and CAP_SYS_ADMIN) to start its keeper, a small process that makes TAP devices in
+/// namespaces and keeps them open; the switch itself then gives up all privileges. The control socket appears when the
+/// switch is ready.
+///
+/// SIGTERM ends the switch alone: the keeper holds TAPs and sockets for the next one (`keep_seconds` in the configuration),
+/// so that guests see no link loss. SIGINT (control-C) and `shunt vswitch stop` end the keeper too. Interfaces stay in
+/// every case, so that guests keep their addresses.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Environment: SHUNT_LOG filters the log on standard error (default `info`; `debug`, `warn` …).
@@ -55,14 +61,23 @@ impl Args {
                 tracing::warn!(kept = %aside.display(), "the saved state was set aside");
             }
         }
-        let switch = Switch::start(config, Arc::new(Direct))
-            .map_err(|error| Failure::failed(Refusal::from(&error)))?;
-        let server = Server::start(switch.clone());
-        let server = match server {
+        let keeper = unprivileged(&config)?;
+        // A keeper that this very start has brought goes with it when it fails.
+        let undo = |refusal| {
+            if keeper.was_started() {
+                keeper.end();
+            }
+            Err(Failure::failed(refusal))
+        };
+        let switch = match Switch::start(config, keeper.clone()) {
+            Ok(switch) => switch,
+            Err(error) => return undo(Refusal::from(&error)),
+        };
+        let server = match Server::start(switch.clone()) {
             Ok(server) => server,
             Err(error) => {
                 switch.stop();
-                return Err(Failure::failed(Refusal::from(&error)));
+                return undo(Refusal::from(&error));
             }
         };
         tracing::info!(
@@ -71,12 +86,38 @@ impl Args {
             ports = switch.document().ports.len(),
             "the switch is ready"
         );
-        let name = signals.wait();
+        let (name, for_good) = signals.wait();
         tracing::info!(signal = name, "stopping");
         drop(server);
         switch.stop();
+        if for_good {
+            keeper.end();
+        }
         Ok(())
     }
+}
+
+/// The last acts with privileges: a keeper is found or started. Then none are left, and only then other threads begin.
+fn unprivileged(config: &SwitchConfig) -> Result<Arc<Keeper>, Failure> {
+    keeper::raise_open_files();
+    // Nobody starts a keeper in a directory that another switch uses.
+    let claim = Claim::to(&config.state_dir).map_err(|error| Failure::failed(Refusal::from(&error)))?;
+    let state_dir = std::path::absolute(&config.state_dir).unwrap_or_else(|_| config.state_dir.clone());
+    let keep = Duration::from_secs(config.keep_seconds.into());
+    let keeper = Keeper::find_or_start(Residence { state_dir, keep })
+        .map_err(|error| Failure::failed(Refusal::from(&error)))?;
+    drop(claim);
+    let failed = |act: &str, error: io::Error| {
+        Failure::failed(Refusal {
+            what: format!("cannot {act}: {error}"),
+            place: "process".into(),
+            remedy: "raise the limits on threads, and let this process give up capabilities (CAP_SETPCAP)"
+                .into(),
+        })
+    };
+    keeper::drop_all().map_err(|error| failed("give up the switch's privileges", error))?;
+    keeper.watch().map_err(|error| failed("start a thread", error))?;
+    Ok(Arc::new(keeper))
 }
 
 /// The signals that end the switch.
@@ -106,13 +147,14 @@ impl Signals {
         Ok(Self { runtime, terminate, interrupt })
     }
 
-    /// Waits for one of them, and names it.
-    fn wait(&mut self) -> &'static str {
+    /// Waits for one of them, names it, and says whether the keeper is to end too: control-C comes from a person who is
+    /// done, SIGTERM from whoever restarts services.
+    fn wait(&mut self) -> (&'static str, bool) {
         let Self { runtime, terminate, interrupt } = self;
         runtime.block_on(async {
             tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
+                _ = terminate.recv() => ("SIGTERM", false),
+                _ = interrupt.recv() => ("SIGINT", true),
             }
         })
     }

@@ -9,7 +9,7 @@ use dataplane::switch::DEFAULT_SOCKET;
 
 use super::failure::Failure;
 use super::output::Out;
-use super::{directory, document, network, port, route, rule, run, traffic};
+use super::{directory, document, keeper, network, port, route, rule, run, traffic};
 
 /// `shunt vswitch …`.
 #[derive(Debug, clap::Args)]
@@ -31,6 +31,9 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(run::Args),
+    Stop(keeper::Stop),
+    #[command(hide = true)]
+    Keeper(keeper::Keep),
     Apply(document::Apply),
     Export(document::Export),
     /// Virtual networks on this host
@@ -62,10 +65,15 @@ impl Args {
             let told = matches.subcommand().and_then(|(_, vswitch)| vswitch.value_source("socket"));
             return args.run(socket.filter(|_| told == Some(ValueSource::CommandLine)));
         }
+        let verb = match verb {
+            Verb::Stop(args) => return args.run(out),
+            Verb::Keeper(args) => return args.run(),
+            other => other,
+        };
         let connect = || Client::connect(&socket.unwrap_or_else(|| DEFAULT_SOCKET.into()));
         match verb {
-            // `Run` has returned above.
-            Verb::Run(_) => Ok(()),
+            // These have returned above.
+            Verb::Run(_) | Verb::Stop(_) | Verb::Keeper(_) => Ok(()),
             Verb::Apply(args) => args.run(connect, out),
             Verb::Export(args) => args.run(&mut connect()?, out),
             Verb::Network(verb) => verb.run(connect, out),

@@ -12,6 +12,7 @@ pub use super::packed::Packed;
 use crate::desired::{
     HostConfig, NetworkConfig, NextHop, PortConfig, PortName, RouteConfig, RuleConfig, RuleId,
 };
+use crate::keeper::KeeperError;
 use crate::switch::{Mapping, StartError, StateError, SwitchError};
 use crate::types::{CustomerIp, Generation, Vni};
 
@@ -246,7 +247,7 @@ macro_rules! refusals {
     };
 }
 
-refusals!(SwitchError, StartError, StateError);
+refusals!(SwitchError, StartError, StateError, KeeperError);
 
 /// A change that is durable, in force and settled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -23,6 +23,8 @@ pub use rule::{
     Action, DEFAULT_PRIORITY, Direction, PortRange, RuleConfig, RuleError, RuleId, RuleProtocol,
     RuleTextError,
 };
+#[cfg(feature = "io")]
+pub(crate) use validate::is_namespace;
 
 use crate::types::{CustomerIp, Generation, MacAddr, Mtu, PhysicalIp, TypeError, Vni};
 

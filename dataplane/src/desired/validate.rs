@@ -174,6 +174,12 @@ fn validate_ports(config: &HostConfig, networks: &HashMap<Vni, &NetworkConfig>) 
     Ok(())
 }
 
+/// True for a name under /run/netns, or an absolute path.
+pub(crate) fn is_namespace(netns: &str) -> bool {
+    let name = !netns.contains('/') && !matches!(netns, "" | "." | "..");
+    (name || netns.starts_with('/')) && !netns.contains('\0')
+}
+
 impl PortConfig {
     /// Everything that can be said without the other ports. `vnet` is its network.
     pub(crate) fn validate_within(&self, vnet: &NetworkConfig) -> Result<(), ConfigError> {
@@ -203,11 +209,10 @@ impl PortConfig {
         if self.mac == MacAddr::ROUTER {
             return Err(ConfigError::RouterMac { mac: self.mac, port: self.name.clone() });
         }
-        if let Some(netns) = &self.netns {
-            let name = !netns.contains('/') && !matches!(netns.as_str(), "" | "." | "..");
-            if !(name || netns.starts_with('/')) || netns.contains('\0') {
-                return Err(ConfigError::Namespace { netns: netns.clone(), port: self.name.clone() });
-            }
+        if let Some(netns) = &self.netns
+            && !is_namespace(netns)
+        {
+            return Err(ConfigError::Namespace { netns: netns.clone(), port: self.name.clone() });
         }
         match &self.hostname {
             Some(hostname) if hostname.as_str().len() > 64 => {

@@ -5,19 +5,21 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::thread::LinkNameSpaceType;
+use serde::{Deserialize, Serialize};
 
 use super::sys;
 use crate::desired::PortName;
 use crate::types::{MacAddr, Mtu};
 
 /// A TAP to be opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TapSpec {
     /// The interface's name.
     pub name: PortName,
@@ -49,7 +51,8 @@ pub struct OpenTap {
 }
 
 /// What a socket between hosts is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum UdpUse {
     /// Receiving at the tunnel port, shared by the workers of this switch.
     Receive,
@@ -148,6 +151,14 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+    /// Whoever opens for this process refused, in these words.
+    #[error("{what}")]
+    Told {
+        /// Place and act.
+        what: String,
+        /// What to do about it.
+        remedy: String,
+    },
 }
 
 impl OpenError {
@@ -182,6 +193,7 @@ impl OpenError {
             Self::Socket { .. } => {
                 "check `underlay.physical_ip`, and the limit on open files (`ulimit -n`)".into()
             }
+            Self::Told { remedy, .. } => remedy.clone(),
         }
     }
 }
@@ -200,6 +212,29 @@ pub trait Opener: Send + Sync {
     /// # Errors
     /// [`OpenError`].
     fn open_udp(&self, address: SocketAddr, purpose: UdpUse) -> Result<OwnedFd, OpenError>;
+
+    /// Makes MAC and MTU of a TAP that was opened the specified ones; `control` is its [`OpenTap::control`].
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    fn configure_tap(&self, control: BorrowedFd<'_>, spec: &TapSpec) -> Result<(), OpenError> {
+        configure(control, spec, &place_of(spec))
+    }
+
+    /// The number that [`Opener::mark_tap`] last gave a TAP, if it outlived the switch that gave it. Frames that wait in
+    /// a TAP with another number were sent under another binding of the port.
+    fn mark_of(&self, _spec: &TapSpec) -> Option<u64> {
+        None
+    }
+
+    /// Says that what the guest sends from now on belongs to the binding of this number.
+    fn mark_tap(&self, _spec: &TapSpec, _binding: u64) {}
+
+    /// Gives up a TAP that was opened: when the caller's descriptors close, nobody holds it any more.
+    fn close_tap(&self, _spec: &TapSpec) {}
+
+    /// Everything that is needed has been asked for: what was kept for a switch of another configuration may be closed.
+    fn complete(&self) {}
 }
 
 /// Opens in this process. TAPs in other namespaces are opened by a thread that lives for that act only, because a
@@ -217,35 +252,12 @@ const UNREAD_BUFFER: i32 = 4096;
 impl Opener for Direct {
     fn open_tap(&self, spec: &TapSpec) -> Result<OpenTap, OpenError> {
         let Some(netns) = &spec.netns else {
-            return open_tap_here(spec, "the switch's own namespace");
+            return open_tap_here(spec, &place_of(spec));
         };
-        let path = if netns.starts_with('/') {
-            PathBuf::from(netns)
-        } else {
-            PathBuf::from("/run/netns").join(netns)
-        };
-        let shown = path.display().to_string();
         let interface = || spec.name.clone();
-        let place = format!("namespace `{netns}`");
-        let namespace =
-            rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|error| {
-                match error {
-                    rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR => OpenError::NamespaceMissing {
-                        interface: interface(),
-                        netns: netns.clone(),
-                        path: shown.clone(),
-                    },
-                    rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => {
-                        OpenError::NoPermission { interface: interface(), act: "open the network namespace" }
-                    }
-                    error => OpenError::Interface {
-                        interface: interface(),
-                        place: place.clone(),
-                        act: "open the network namespace",
-                        source: error.into(),
-                    },
-                }
-            })?;
+        let place = place_of(spec);
+        let shown = namespace_path(netns).display().to_string();
+        let namespace = open_namespace(spec, netns)?;
         let inside = || {
             rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
                 .map_err(|error| match error {
@@ -326,6 +338,47 @@ impl Opener for Direct {
     }
 }
 
+/// Where a namespace is found: a name under /run/netns, or a path.
+pub(crate) fn namespace_path(netns: &str) -> PathBuf {
+    if netns.starts_with('/') { PathBuf::from(netns) } else { PathBuf::from("/run/netns").join(netns) }
+}
+
+fn place_of(spec: &TapSpec) -> String {
+    match &spec.netns {
+        Some(netns) => format!("namespace `{netns}`"),
+        None => "the switch's own namespace".into(),
+    }
+}
+
+/// Opens a namespace, and nothing else that may stand at that path: to open a pipe would wait, and to open a device
+/// might do something.
+fn open_namespace(spec: &TapSpec, netns: &str) -> Result<OwnedFd, OpenError> {
+    const NSFS_MAGIC: i64 = 0x6e73_6673;
+    let path = namespace_path(netns);
+    let interface = || spec.name.clone();
+    let shown = || path.display().to_string();
+    let failed = |error| match error {
+        rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR => {
+            OpenError::NamespaceMissing { interface: interface(), netns: netns.into(), path: shown() }
+        }
+        rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => {
+            OpenError::NoPermission { interface: interface(), act: "open the network namespace" }
+        }
+        error => OpenError::Interface {
+            interface: interface(),
+            place: place_of(spec),
+            act: "open the network namespace",
+            source: error.into(),
+        },
+    };
+    let looked = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    if rustix::fs::fstatfs(&looked).map_err(failed)?.f_type != NSFS_MAGIC {
+        return Err(OpenError::NamespaceInvalid { interface: interface(), path: shown() });
+    }
+    let same = format!("/proc/self/fd/{}", looked.as_raw_fd());
+    rustix::fs::open(same, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(failed)
+}
+
 fn big_buffer(
     set: &impl Fn(i32, i32, i32, &'static str) -> Result<(), OpenError>,
     force: i32,
@@ -393,18 +446,30 @@ fn open_tap_here(spec: &TapSpec, place: &str) -> Result<OpenTap, OpenError> {
         }
         queues.push(queue);
     }
-    // Only what differs is set: a guest would notice.
+    configure(control.as_fd(), spec, place)?;
     let at = control.as_fd();
-    if sys::interface_mac(at, name).map_err(failed("read its MAC address"))? != spec.mac.0 {
-        sys::interface_set_mac(at, name, spec.mac.0).map_err(failed("set its MAC address"))?;
-    }
-    if sys::interface_mtu(at, name).map_err(failed("read its MTU"))? != i32::from(spec.mtu.bytes()) {
-        sys::interface_set_mtu(at, name, spec.mtu.bytes()).map_err(failed("set its MTU"))?;
-    }
     let queue_frames = sys::interface_queue_frames(at, name).map_err(failed("read its queue length"))?;
     if let Some(queue) = queues.first() {
         // Last, so that a failure above leaves no new interface behind.
         sys::tap_set_persistent(queue.as_fd(), spec.persistent).map_err(failed("make it persistent"))?;
     }
     Ok(OpenTap { queues, control, queue_frames, udp_trains, existed })
+}
+
+/// Only what differs is set: a guest would notice.
+fn configure(at: BorrowedFd<'_>, spec: &TapSpec, place: &str) -> Result<(), OpenError> {
+    let name = spec.name.as_str();
+    let failed = |act| {
+        move |source: io::Error| match source.kind() {
+            io::ErrorKind::PermissionDenied => OpenError::NoPermission { interface: spec.name.clone(), act },
+            _ => OpenError::Interface { interface: spec.name.clone(), place: place.into(), act, source },
+        }
+    };
+    if sys::interface_mac(at, name).map_err(failed("read its MAC address"))? != spec.mac.0 {
+        sys::interface_set_mac(at, name, spec.mac.0).map_err(failed("set its MAC address"))?;
+    }
+    if sys::interface_mtu(at, name).map_err(failed("read its MTU"))? != i32::from(spec.mtu.bytes()) {
+        sys::interface_set_mtu(at, name, spec.mtu.bytes()).map_err(failed("set its MTU"))?;
+    }
+    Ok(())
 }

@@ -63,6 +63,19 @@ pub(crate) fn tap_attach(fd: BorrowedFd<'_>, name: &str, flags: u16) -> io::Resu
     interface_ioctl(fd, libc::TUNSETIFF, &mut InterfaceRequest::new(name, flags.to_ne_bytes()))
 }
 
+/// True if `fd` is a queue of a TAP that still exists.
+pub(crate) fn tap_is_attached(fd: BorrowedFd<'_>) -> bool {
+    // The request's number may mean something else to another kind of descriptor.
+    let is_tun = rustix::fs::fstat(fd).is_ok_and(|stat| {
+        rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::CharacterDevice
+            && (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) == TUN_DEVICE
+    });
+    is_tun && interface_ioctl(fd, libc::TUNGETIFF, &mut InterfaceRequest::new("", [])).is_ok()
+}
+
+/// Major and minor number of /dev/net/tun.
+const TUN_DEVICE: (u32, u32) = (10, 200);
+
 /// Keeps the interface when its last descriptor closes, or not.
 pub(crate) fn tap_set_persistent(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     plain_ioctl(fd, libc::TUNSETPERSIST, on.into())
@@ -151,6 +164,31 @@ pub(crate) fn set_option(socket: BorrowedFd<'_>, level: i32, option: i32, value:
     check(unsafe {
         libc::setsockopt(socket.as_raw_fd(), level, option, std::ptr::from_ref(&value).cast(), 4)
     })
+}
+
+/// True if `fd` is a socket of type `SOCK_DGRAM`.
+pub(crate) fn is_datagram_socket(fd: BorrowedFd<'_>) -> bool {
+    rustix::net::sockopt::socket_type(fd).is_ok_and(|kind| kind == rustix::net::SocketType::DGRAM)
+}
+
+/// The process and the user at the other end of a connected Unix socket. No process: one of a PID namespace that is not
+/// seen from here, which rustix's type cannot say.
+pub(crate) fn socket_peer(socket: BorrowedFd<'_>) -> io::Result<(Option<u32>, u32)> {
+    let mut peer = libc::ucred { pid: 0, uid: libc::uid_t::MAX, gid: libc::gid_t::MAX };
+    let mut length: libc::socklen_t = 12;
+    const _: () = assert!(size_of::<libc::ucred>() == 12);
+    // SAFETY: the kernel writes at most `length` bytes, the size of `peer` (asserted), during the call; each bit pattern
+    // is a valid `ucred`.
+    check(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            std::ptr::from_mut(&mut peer).cast(),
+            &raw mut length,
+        )
+    })?;
+    Ok((u32::try_from(peer.pid).ok().filter(|pid| *pid > 0), peer.uid))
 }
 
 /// A socket address in the kernel's form: `sockaddr_in`, or the longer `sockaddr_in6`.

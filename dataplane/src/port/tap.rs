@@ -12,7 +12,6 @@ use super::{Device, DeviceError, Received, sys};
 use crate::desired::PortName;
 use crate::offload::virtio;
 use crate::packet::{Buffer, Offload};
-use crate::types::{MacAddr, Mtu};
 
 /// Pieces of one frame that [`Tap::send`] can gather, the vnet header not counted. A coalesced super-packet has one
 /// for its headers and one per segment.
@@ -54,20 +53,12 @@ impl Tap {
         self.existed
     }
 
-    /// Sets the interface's MTU.
+    /// Makes the interface's MAC address and MTU those of `spec`, through `opener`: that needs privilege.
     ///
     /// # Errors
-    /// What the kernel says.
-    pub fn set_mtu(&self, mtu: Mtu) -> io::Result<()> {
-        sys::interface_set_mtu(self.control.as_fd(), self.name.as_str(), mtu.bytes())
-    }
-
-    /// Sets the interface's MAC address.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn set_mac(&self, mac: MacAddr) -> io::Result<()> {
-        sys::interface_set_mac(self.control.as_fd(), self.name.as_str(), mac.0)
+    /// [`OpenError`].
+    pub fn configure(&self, opener: &dyn Opener, spec: &TapSpec) -> Result<(), OpenError> {
+        opener.configure_tap(self.control.as_fd(), spec)
     }
 
     /// Says whether the interface outlives the switch. One that does not vanishes when the last descriptor closes:

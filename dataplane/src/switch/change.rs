@@ -9,7 +9,7 @@ use super::bounce::Bounce;
 use super::{Desired, Switch, SwitchError, lock};
 use crate::desired::{ConfigError, HostConfig, PortConfig, PortName, RuleConfig};
 use crate::port::Device;
-use crate::port::open::{OpenError, TapSpec};
+use crate::port::open::{OpenError, Opener, TapSpec};
 use crate::port::tap::Tap;
 use crate::publish::Version;
 use crate::tables::{Port, Progress, Tables};
@@ -130,7 +130,7 @@ impl Switch {
         let tables = before.tables.succeed(&document, self.workers.count())?;
         let opened = self.open_devices(desired, &tables)?;
         if let Err(error) = self.state.save(&document) {
-            opened.discard();
+            opened.discard(self.opener.as_ref());
             return Err(error.into());
         }
         // From here on the change goes forward: it is durable.
@@ -146,9 +146,11 @@ impl Switch {
         let change = Change { generation, swap_ns, settled_ns: self.since(received) };
         self.record(desired, &after, change, received);
         let removed = self.follow(desired, &before, &after);
+        let bound = if settled { bound_anew(desired, &before, &after) } else { Vec::new() };
         drop(before);
         self.publisher.collect();
         self.let_go(removed);
+        self.mark(&bound);
         if let (Some(hold), Some((name, _))) = (hold, bounce)
             && let Some(tap) = desired.taps.get(name)
         {
@@ -167,14 +169,14 @@ impl Switch {
             if let Some(before) = before
                 && let Err(error) = same_device(before, &port.config)
             {
-                opened.discard();
+                opened.discard(self.opener.as_ref());
                 return Err(error);
             }
             let tap = match (desired.taps.get(name), before) {
                 (Some(tap), _) => Some(tap.clone()),
                 (None, known) => match self.open_tap(tables, port) {
                     Ok(tap) => {
-                        opened.new.push((name.clone(), tap.clone()));
+                        opened.new.push((tap_spec(tables, port), tap.clone()));
                         Some(tap)
                     }
                     Err(error) if known.is_some() => {
@@ -182,7 +184,7 @@ impl Switch {
                         None
                     }
                     Err(source) => {
-                        opened.discard();
+                        opened.discard(self.opener.as_ref());
                         return Err(SwitchError::Open { port: name.clone(), source });
                     }
                 },
@@ -227,6 +229,9 @@ impl Switch {
             if let Err(error) = tap.set_persistent(false) {
                 tracing::warn!(port = %name, %error, "the interface of a removed port could not be removed");
             }
+            if let Some(port) = before.tables.port_named(&name) {
+                self.opener.close_tap(&tap_spec(&before.tables, port));
+            }
             removed.push(tap);
         }
         desired.last_changes.retain(|name, _| !gone(name));
@@ -236,18 +241,30 @@ impl Switch {
                 continue;
             };
             let (was, is) = (tap_spec(&before.tables, old), tap_spec(&after.tables, port));
-            let mut result = Ok(());
-            if was.mtu != is.mtu {
-                result = tap.set_mtu(is.mtu);
-            }
-            if was.mac != is.mac {
-                result = result.and(tap.set_mac(is.mac));
-            }
-            if let Err(error) = result {
+            if (was.mtu, was.mac) != (is.mtu, is.mac)
+                && let Err(error) = tap.configure(self.opener.as_ref(), &is)
+            {
                 tracing::warn!(port = %name, %error, "the interface could not follow its port's MTU and MAC address");
             }
         }
         removed
+    }
+
+    /// Tells the opener that what waits in the queues of these ports, or will, was sent under their new binding. True only
+    /// when every worker has thrown away what had been sent before, and one that sleeps does so on waking: a switch that
+    /// dies before that has its successor do it.
+    fn mark(&self, bound: &[(TapSpec, u64)]) {
+        if bound.is_empty() {
+            return;
+        }
+        let begun = Instant::now();
+        while self.publisher.collect() > 0 {
+            if begun.elapsed() > LET_GO_LIMIT {
+                return;
+            }
+            thread::sleep(Duration::from_micros(20));
+        }
+        bound.iter().for_each(|(spec, binding)| self.opener.mark_tap(spec, *binding));
     }
 
     /// An interface vanishes with its last descriptor. Workers and old snapshots give theirs up within a batch, or on
@@ -280,7 +297,7 @@ impl Switch {
 /// Devices for a change that may still be refused.
 struct Opened {
     devices: Vec<Option<Arc<dyn Device>>>,
-    new: Vec<(PortName, Arc<Tap>)>,
+    new: Vec<(TapSpec, Arc<Tap>)>,
 }
 
 impl Opened {
@@ -295,18 +312,19 @@ impl Opened {
     }
 
     fn keep(self, taps: &mut HashMap<PortName, Arc<Tap>>) -> Vec<Option<Arc<dyn Device>>> {
-        taps.extend(self.new);
+        taps.extend(self.new.into_iter().map(|(spec, tap)| (spec.name, tap)));
         self.devices
     }
 
     /// Takes back what was opened for a change that is refused after all. An interface that was there before stays.
-    fn discard(self) {
-        for (name, tap) in self.new {
+    fn discard(self, opener: &dyn Opener) {
+        for (spec, tap) in self.new {
             if !tap.existed()
                 && let Err(error) = tap.set_persistent(false)
             {
-                tracing::warn!(port = %name, %error, "the interface of a refused port could not be removed");
+                tracing::warn!(port = %spec.name, %error, "the interface of a refused port could not be removed");
             }
+            opener.close_tap(&spec);
         }
     }
 }
@@ -321,6 +339,32 @@ pub(super) fn tap_spec(tables: &Tables, port: &Port) -> TapSpec {
         queues: usize::from(port.config.queues),
         persistent: true,
     }
+}
+
+/// The ports with a device whose binding is new, and its number.
+fn bound_anew(desired: &Desired, before: &Plane, after: &Plane) -> Vec<(TapSpec, u64)> {
+    let is_new = |port: &&Arc<Port>| {
+        let name = &port.config.name;
+        let same = before.tables.port_named(name).is_some_and(|old| old.epoch == port.epoch);
+        !same && desired.taps.contains_key(name)
+    };
+    let ports = after.tables.ports().filter(is_new);
+    ports.map(|port| (tap_spec(&after.tables, port), binding(port))).collect()
+}
+
+/// A number for what a port's frames belong to: other whenever [`Port::epoch`] becomes another, and the same in every
+/// release and every run.
+pub(super) fn binding(port: &Port) -> u64 {
+    use std::fmt::Write;
+    let mut text = format!("{} {}", port.vni, port.mac);
+    for ip in &port.config.ips {
+        // Writing to a string cannot fail.
+        let _ = write!(text, " {ip}");
+    }
+    // FNV-1a. Nobody gains by two bindings that meet: both are the operator's own.
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 fn same_device(old: &PortConfig, new: &PortConfig) -> Result<(), SwitchError> {

@@ -32,6 +32,9 @@ pub struct SwitchConfig {
     /// The control socket.
     #[serde(default = "default_socket")]
     pub socket: PathBuf,
+    /// How long TAPs and sockets are kept open for the next switch when none runs, in seconds.
+    #[serde(default = "default_keep_seconds")]
+    pub keep_seconds: u32,
     /// Where `/metrics` is served; absent: nowhere.
     #[serde(default)]
     pub metrics: Option<SocketAddr>,
@@ -87,6 +90,12 @@ pub const KEYS: &[Key] = &[
         kind: "path, at most 107 bytes",
         default: "\"/run/shunt/vswitch.sock\"",
         sentence: "The control socket (mode 0600). It appears when the switch is ready and goes when it stops.",
+    },
+    Key {
+        name: "keep_seconds",
+        kind: "seconds",
+        default: "300",
+        sentence: "How long TAPs and sockets stay open when no switch runs, so that guests see no link loss while it is restarted; 0: they close with the switch.",
     },
     Key {
         name: "metrics",
@@ -239,6 +248,10 @@ fn default_state_dir() -> PathBuf {
     DEFAULT_STATE_DIR.into()
 }
 
+const fn default_keep_seconds() -> u32 {
+    300
+}
+
 fn default_socket() -> PathBuf {
     DEFAULT_SOCKET.into()
 }
@@ -347,7 +360,7 @@ mod tests {
         let config = parse("underlay.physical_ip = \"192.0.2.1\"").unwrap();
         assert_eq!(config.state_dir, Path::new(DEFAULT_STATE_DIR));
         assert_eq!(config.socket, Path::new(DEFAULT_SOCKET));
-        assert_eq!(config.metrics, None);
+        assert_eq!((config.metrics, config.keep_seconds), (None, 300));
         assert_eq!(config.underlay.mtu, Mtu::ETHERNET);
         assert_eq!(config.workers, WorkersConfig::default());
         let defaults: Vec<_> = KEYS.iter().map(|key| key.default).collect();

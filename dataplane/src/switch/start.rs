@@ -11,6 +11,7 @@ use super::{Desired, State, StateError, Switch, SwitchConfig};
 use crate::clock::Clock;
 use crate::desired::ConfigError;
 use crate::directory::{DirectoryError, DirectoryWriter};
+use crate::port::Device;
 use crate::port::open::{OpenError, Opener};
 use crate::port::tap::Tap;
 use crate::publish::Publisher;
@@ -117,11 +118,12 @@ impl Switch {
             .zip(directory_readers)
             .zip(0_u16..)
             .map(|((plane, directory), worker)| {
-                let underlay = Box::new(Udp::open(opener.clone(), &underlay, worker)?);
+                let underlay = Box::new(Udp::open(opener.as_ref(), &underlay, worker)?);
                 let cpu = config.workers.cpus.get(usize::from(worker)).copied();
                 Ok(Parts::new(plane, directory, underlay, cpu))
             })
             .collect::<Result<Vec<_>, OpenError>>()?;
+        opener.complete();
         let clock = Clock::start();
         let workers = Workers::start(parts, config.workers.poll, clock).map_err(StartError::Workers)?;
         let desired = Desired { document: Arc::new(document), taps, last_changes: HashMap::new() };
@@ -140,7 +142,7 @@ impl Switch {
     }
 }
 
-type Devices = Vec<Option<Arc<dyn crate::port::Device>>>;
+type Devices = Vec<Option<Arc<dyn Device>>>;
 
 fn open_taps(opener: &dyn Opener, tables: &Tables) -> (HashMap<crate::desired::PortName, Arc<Tap>>, Devices) {
     let mut taps = HashMap::new();
@@ -148,8 +150,16 @@ fn open_taps(opener: &dyn Opener, tables: &Tables) -> (HashMap<crate::desired::P
     let mut devices: Devices = vec![None; slots];
     for port in tables.ports() {
         let name = &port.config.name;
-        match Tap::open(opener, &super::change::tap_spec(tables, port)) {
+        let spec = super::change::tap_spec(tables, port);
+        match Tap::open(opener, &spec) {
             Ok(tap) => {
+                let binding = super::change::binding(port);
+                if opener.mark_of(&spec).is_some_and(|before| before != binding) {
+                    // The last switch died on the way of a change: what waits was sent before it.
+                    let frames: usize = (0..tap.queues()).map(|queue| tap.discard(queue)).sum();
+                    tracing::info!(port = %name, frames, "threw away what the guest had sent before its last change");
+                }
+                opener.mark_tap(&spec, binding);
                 let tap = Arc::new(tap);
                 if let Some(slot) = devices.get_mut(port.id.index()) {
                     *slot = Some(tap.clone());

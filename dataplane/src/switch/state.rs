@@ -361,6 +361,21 @@ fn lock(dir: &Path) -> Result<File, StateError> {
     Ok(file)
 }
 
+/// The right to use a state directory, held until it is dropped. [`State::open`] takes it for itself: this is for what
+/// has to be done before.
+#[derive(Debug)]
+pub struct Claim(#[expect(dead_code, reason = "its lock is what it is for")] File);
+
+impl Claim {
+    /// Makes the directory if there is none, and claims it.
+    ///
+    /// # Errors
+    /// When another switch uses the directory, or it cannot be used.
+    pub fn to(dir: &Path) -> Result<Self, StateError> {
+        lock(dir).map(Self)
+    }
+}
+
 /// Makes an empty state under another name first: a file called `state.redb` is always whole.
 fn create(dir: &Path, file: &Path) -> Result<(), StateError> {
     let failed = |source: redb::Error| StateError::Write { file: file.into(), source: Box::new(source) };

@@ -20,6 +20,9 @@ use crate::port::open::{OpenError, OpenTap, Opener, TapSpec, UdpUse};
 struct Pairs {
     guests: Mutex<HashMap<PortName, UnixDatagram>>,
     refuses: bool,
+    /// What a guest has sent before the switch opens its device.
+    sent_before: Option<Vec<u8>>,
+    marks: Mutex<HashMap<PortName, u64>>,
 }
 
 impl Opener for Pairs {
@@ -29,6 +32,9 @@ impl Opener for Pairs {
         }
         let (queue, guest) = UnixDatagram::pair().unwrap();
         queue.set_nonblocking(true).unwrap();
+        if let Some(frame) = &self.sent_before {
+            guest.send(frame).unwrap();
+        }
         self.guests.lock().unwrap().insert(spec.name.clone(), guest);
         let control = UnixDatagram::unbound().unwrap().into();
         let queues = vec![OwnedFd::from(queue)];
@@ -39,6 +45,14 @@ impl Opener for Pairs {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         socket.set_nonblocking(true).unwrap();
         Ok(socket.into())
+    }
+
+    fn mark_of(&self, spec: &TapSpec) -> Option<u64> {
+        self.marks.lock().unwrap().get(&spec.name).copied()
+    }
+
+    fn mark_tap(&self, spec: &TapSpec, binding: u64) {
+        self.marks.lock().unwrap().insert(spec.name.clone(), binding);
     }
 }
 
@@ -88,4 +102,39 @@ fn a_port_without_an_interface_is_shown_as_down() {
     let switch = Switch::start(config(dir.path()), refusing).unwrap();
     assert!(!switch.port_status(&name).unwrap().link_up);
     switch.stop();
+}
+
+/// A switch dies between making a move durable and throwing away what the guest had sent before it, and its keeper has kept
+/// the queue: the next one must not send that into the new network. Where nothing was on its way nothing is lost.
+#[test]
+fn what_waits_from_before_an_unsettled_move_is_thrown_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let name: PortName = "web-1".parse().unwrap();
+    let opener = Arc::new(Pairs::default());
+    let switch = Switch::start(config(dir.path()), opener.clone()).unwrap();
+    switch.apply(document(1, &["web-1"])).unwrap();
+    switch.stop();
+    drop(switch);
+    let marks = opener.marks.lock().unwrap().clone();
+    assert!(marks.contains_key(&name), "a new port is marked");
+    let received = |marks: HashMap<PortName, u64>| {
+        let frame = [[0; 12].as_slice(), &[0xff; 60]].concat();
+        let opener = Pairs { sent_before: Some(frame), marks: Mutex::new(marks), ..Pairs::default() };
+        let opener = Arc::new(opener);
+        let switch = Switch::start(config(dir.path()), opener.clone()).unwrap();
+        // A second frame tells that the worker has read whatever was there before it.
+        let frame = [[0; 12].as_slice(), &[0xfe; 60]].concat();
+        opener.guests.lock().unwrap()[&name].send(&frame).unwrap();
+        let received = || switch.port_status(&name).unwrap().totals.received_packets;
+        while received() == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(Duration::from_millis(20));
+        let received = received();
+        switch.stop();
+        (received, opener.marks.lock().unwrap().clone())
+    };
+    assert_eq!(received(marks.clone()), (2, marks.clone()));
+    let before_the_move: HashMap<_, _> = marks.iter().map(|(name, mark)| (name.clone(), mark ^ 1)).collect();
+    assert_eq!(received(before_the_move), (1, marks));
 }

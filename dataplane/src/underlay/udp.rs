@@ -1,14 +1,14 @@
 //! The underlay that works everywhere: UDP sockets, trains out by `UDP_SEGMENT` and in by `UDP_GRO`.
 //!
-//! One receive socket per local address and worker (`SO_REUSEPORT`); up to [`SOURCE_PORTS`] send sockets per family,
-//! opened when first needed, because the source port is what routers spread load by (RFC 7348 §5). The outer checksum
-//! is always set: `UDP_SEGMENT` insists on it, and a receiver's GRO wants it.
+//! One receive socket per local address and worker (`SO_REUSEPORT`); [`SOURCE_PORTS`] send sockets per family, because
+//! the source port is what routers spread load by (RFC 7348 §5). All are opened before the first packet: who opens may
+//! be another process, and no packet waits for one. The outer checksum is always set: `UDP_SEGMENT` insists on it, and a
+//! receiver's GRO wants it.
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
@@ -57,7 +57,6 @@ pub fn probe(opener: &dyn Opener, config: &Config) -> Result<(), OpenError> {
 
 /// One worker's sockets.
 pub struct Udp {
-    opener: Arc<dyn Opener>,
     port: u16,
     receivers: Vec<Receiver>,
     v4: Senders,
@@ -73,45 +72,47 @@ struct Receiver {
     lost: u32,
 }
 
-struct Senders {
-    local: Option<IpAddr>,
-    worker: u16,
-    sockets: [Option<OwnedFd>; SOURCE_PORTS],
-}
+/// The send sockets of one family; empty where this host has no address of it.
+struct Senders(ArrayVec<OwnedFd, SOURCE_PORTS>);
 
 impl Senders {
-    fn new(local: Option<IpAddr>, worker: u16) -> Self {
-        Self { local, worker, sockets: [const { None }; SOURCE_PORTS] }
-    }
-
-    /// The socket for flows of this entropy, opened if it is not yet.
-    fn pick(&mut self, opener: &dyn Opener, entropy: u16) -> Result<&OwnedFd, SendError> {
-        let local = self.local.ok_or(SendError::Family)?;
-        let slot = usize::from(entropy) % SOURCE_PORTS;
-        let place = self.sockets.get_mut(slot).ok_or(SendError::Refused)?;
-        if let Some(socket) = place {
-            return Ok(socket);
-        }
-        let first = FIRST_SOURCE_PORT + u16::try_from(slot).unwrap_or_default() * PORTS_PER_SOCKET;
-        for step in 0..PORTS_PER_SOCKET {
-            // Workers begin at different ports, so that they do not all try the same ones first.
-            let port = first + self.worker.wrapping_mul(16).wrapping_add(step) % PORTS_PER_SOCKET;
-            match opener.open_udp((local, port).into(), UdpUse::Send) {
-                Ok(socket) => return Ok(place.insert(socket)),
-                Err(OpenError::AddressInUse { .. }) => {}
-                Err(_) => break,
+    fn open(opener: &dyn Opener, local: Option<IpAddr>, worker: u16) -> Result<Self, OpenError> {
+        let mut sockets = ArrayVec::new();
+        for slot in 0..if local.is_some() { SOURCE_PORTS } else { 0 } {
+            if let Some(local) = local {
+                sockets.push(open_sender(opener, local, worker, slot)?);
             }
         }
-        Err(SendError::Refused)
+        Ok(Self(sockets))
+    }
+
+    /// The socket for flows of this entropy.
+    fn pick(&self, entropy: u16) -> Result<&OwnedFd, SendError> {
+        self.0.get(usize::from(entropy) % SOURCE_PORTS).ok_or(SendError::Family)
+    }
+}
+
+/// A socket at one of the ports of `slot`.
+fn open_sender(opener: &dyn Opener, local: IpAddr, worker: u16, slot: usize) -> Result<OwnedFd, OpenError> {
+    let first = FIRST_SOURCE_PORT + u16::try_from(slot).unwrap_or_default() * PORTS_PER_SOCKET;
+    // Workers begin at different ports, so that they do not all try the same ones first.
+    let mut step = 0;
+    loop {
+        let port = first + (worker.wrapping_mul(16).wrapping_add(step)) % PORTS_PER_SOCKET;
+        step += 1;
+        match opener.open_udp((local, port).into(), UdpUse::Send) {
+            Err(OpenError::AddressInUse { .. }) if step < PORTS_PER_SOCKET => {}
+            opened => return opened,
+        }
     }
 }
 
 impl Udp {
-    /// Opens the receive sockets of worker number `worker`.
+    /// Opens the sockets of worker number `worker`.
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open(opener: Arc<dyn Opener>, config: &Config, worker: u16) -> Result<Self, OpenError> {
+    pub fn open(opener: &dyn Opener, config: &Config, worker: u16) -> Result<Self, OpenError> {
         let receivers = config
             .local
             .iter()
@@ -122,11 +123,10 @@ impl Udp {
             .collect::<Result<_, OpenError>>()?;
         let first = |v4: bool| config.local.iter().map(|local| local.0).find(|ip| ip.is_ipv4() == v4);
         Ok(Self {
-            opener,
             port: config.port,
             receivers,
-            v4: Senders::new(first(true), worker),
-            v6: Senders::new(first(false), worker),
+            v4: Senders::open(opener, first(true), worker)?,
+            v6: Senders::open(opener, first(false), worker)?,
             done: Vec::new(),
             train: Train::new(),
             trains_broken: false,
@@ -137,7 +137,7 @@ impl Udp {
     /// Sends the train that was gathered, to where packet `first` goes, and empties it.
     fn depart(&mut self, batch: &mut [Outgoing<'_>], first: usize) {
         let Some(&Outgoing { to, entropy, traffic_class, .. }) = batch.get(first) else { return };
-        let Self { opener, v4, v6, train, counters, .. } = self;
+        let Self { v4, v6, train, counters, .. } = self;
         let whole = 0..train.pieces.len();
         let datagrams = train.ends.len();
         if datagrams == 0 {
@@ -146,7 +146,7 @@ impl Udp {
         let senders = if to.0.is_ipv4() { v4 } else { v6 };
         let to = SocketAddr::new(to.0, self.port);
         let segment_bytes = (datagrams > 1).then(|| u16::try_from(train.segment_bytes).unwrap_or(u16::MAX));
-        let outcome = match senders.pick(&**opener, entropy) {
+        let outcome = match senders.pick(entropy) {
             Err(error) => Err(error),
             Ok(_) if datagrams > 1 && self.trains_broken => Ok(None),
             Ok(socket) => match train.send(whole.clone(), batch, socket, to, segment_bytes, traffic_class) {
@@ -172,7 +172,7 @@ impl Udp {
                 counters.broken_trains += 1;
                 let mut start = 0;
                 for &end in &train.ends {
-                    let alone = senders.pick(&**opener, entropy).and_then(|socket| {
+                    let alone = senders.pick(entropy).and_then(|socket| {
                         train
                             .send(start..end, batch, socket, to, None, traffic_class)
                             .map_err(|error| refusal(&error))
@@ -435,7 +435,7 @@ mod tests {
     #[test]
     fn a_flood_of_empty_datagrams_does_not_hold_the_worker() {
         let config = Config { local: vec![Ipv4Addr::LOCALHOST.into()], port: 0 };
-        let mut underlay = Udp::open(Arc::new(Direct), &config, 0).unwrap();
+        let mut underlay = Udp::open(&Direct, &config, 0).unwrap();
         let address = rustix::net::getsockname(underlay.poll_fd(0).unwrap()).unwrap();
         let stranger = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let to = SocketAddr::try_from(address).unwrap();

@@ -1,0 +1,241 @@
+//! How a switch comes to its keeper: one that runs is found at its socket, else one is started; and how both are ended.
+
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use super::channel::{self, Channel};
+use super::protocol::{self, Answer, Ask};
+
+/// How long a keeper may take to answer: it opens an interface at most.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an ordered end of the switch may take.
+const LAST_WORDS: Duration = Duration::from_secs(20);
+const LOG_NAME: &str = "keeper.log";
+
+/// Where a keeper lives, and how long it waits for the next switch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Residence {
+    /// The switch's `state_dir`, an absolute path.
+    pub state_dir: PathBuf,
+    /// How long TAPs and sockets are kept when no switch runs.
+    pub keep: Duration,
+}
+
+/// Which of the two processes of a keeper this is.
+#[derive(Debug)]
+pub enum Seat {
+    /// The one that serves.
+    Serving,
+    /// The one that waits for the other's end, which this tells.
+    Standby(UnixStream),
+}
+
+/// Why there is no keeper.
+#[derive(Debug, thiserror::Error)]
+pub enum KeeperError {
+    /// It cannot be started.
+    #[error("cannot start the keeper, the process that opens interfaces and sockets: cannot {act}: {source}")]
+    Start {
+        /// `state_dir`.
+        dir: PathBuf,
+        /// What was tried.
+        act: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// It runs, and does not answer as it should.
+    #[error("the keeper, the process that opens interfaces and sockets, does not answer: {source}")]
+    Silent {
+        /// `state_dir`.
+        dir: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// It runs, and refuses to serve.
+    #[error("{what}")]
+    Refused {
+        /// `state_dir`.
+        dir: PathBuf,
+        /// Its words.
+        what: String,
+        /// Its words.
+        remedy: String,
+    },
+    /// It was started elsewhere.
+    #[error("the keeper that runs for this state directory stands in another network namespace")]
+    Elsewhere {
+        /// `state_dir`.
+        dir: PathBuf,
+    },
+    /// The switch did not end when told to.
+    #[error("the switch (process {process}) has not ended within 20 s")]
+    Stubborn {
+        /// `state_dir`.
+        dir: PathBuf,
+        /// Its process id.
+        process: u32,
+    },
+}
+
+impl KeeperError {
+    /// Where it stands.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let (Self::Start { dir, .. }
+        | Self::Silent { dir, .. }
+        | Self::Refused { dir, .. }
+        | Self::Elsewhere { dir }
+        | Self::Stubborn { dir, .. }) = self;
+        dir.join(channel::SOCKET_NAME).display().to_string()
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Start { .. } => {
+                "let this user write to the state directory, mount /proc, and raise the limits on processes and open files (`ulimit -u`, `ulimit -n`)".into()
+            }
+            Self::Silent { .. } => format!("look into {LOG_NAME} beside it; `kill -9` of the process `shunt-keeper` brings another one"),
+            Self::Refused { remedy, .. } => remedy.clone(),
+            Self::Elsewhere { .. } => "run the switch where it ran before, or end the keeper with `shunt vswitch stop`".into(),
+            Self::Stubborn { process, .. } => format!("look into the switch's log, or end it with `kill -9 {process}`"),
+        }
+    }
+}
+
+/// Starts a keeper for `home`; it answers at its socket from the moment that this returns.
+pub(super) fn start(home: &Residence) -> Result<(), KeeperError> {
+    let dir = &home.state_dir;
+    let failed = |act| move |source| KeeperError::Start { dir: dir.clone(), act, source };
+    let listener = channel::listen(dir).map_err(failed("open its socket"))?;
+    let log = dir.join(LOG_NAME);
+    // Begun anew with each keeper, and a keeper says little: it cannot grow.
+    let log = File::create(&log)
+        .and_then(|file| file.set_permissions(Permissions::from_mode(0o600)).map(|()| file))
+        .map_err(failed("open its log"))?;
+    let spawned = command(home, listener).stdout(Stdio::null()).stderr(log).spawn();
+    // It is nobody's child when this process ends, and only then has anything to be waited for.
+    spawned.map(drop).map_err(failed("run this program again"))
+}
+
+/// Starts the process that takes a keeper's place; the stream's end tells it when.
+pub(super) fn start_standby(home: &Residence, listener: OwnedFd) -> io::Result<(Child, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let mut command = command(home, listener);
+    let child = command.arg("--standby").stdout(OwnedFd::from(theirs)).spawn()?;
+    Ok((child, ours))
+}
+
+/// This very program, also if its file was replaced meanwhile. The socket is its standard input.
+fn command(home: &Residence, listener: OwnedFd) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("shunt")
+        .args(["vswitch", "keeper", "--state-dir"])
+        .arg(&home.state_dir)
+        .args(["--keep-seconds", &home.keep.as_secs().to_string()])
+        // It holds no directory of the caller's, and does nothing that the environment could change.
+        .current_dir("/")
+        .env_clear()
+        .stdin(listener);
+    command
+}
+
+/// One question to the keeper of `dir` by somebody who is not its switch; `None` when there is no keeper.
+fn visit(dir: &Path, ask: &Ask) -> io::Result<Option<Answer>> {
+    let channel = match Channel::connect(dir, PATIENCE) {
+        Ok(channel) => channel,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    exchange(&channel, ask, &[]).map(|answered| answered.map(|(answer, _)| answer))
+}
+
+/// Asks and waits for the answer; `None` when the other end is closed instead.
+pub(super) fn exchange(
+    channel: &Channel,
+    ask: &Ask,
+    descriptors: &[std::os::fd::BorrowedFd<'_>],
+) -> io::Result<Option<(Answer, Vec<OwnedFd>)>> {
+    let garbled = |error: protocol::MessageError| io::Error::new(io::ErrorKind::InvalidData, error);
+    let bytes = protocol::encode(ask, descriptors.len()).map_err(garbled)?;
+    match channel.send(&bytes, descriptors) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(None),
+        other => other?,
+    }
+    let packet = match channel.receive() {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+        other => other?,
+    };
+    let Some(packet) = packet else { return Ok(None) };
+    let answer = protocol::decode(&packet.bytes, packet.descriptors.len()).map_err(garbled)?;
+    Ok(Some((answer, packet.descriptors)))
+}
+
+/// What [`stop`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped {
+    /// The switch that was ended.
+    pub switch: Option<u32>,
+    /// TAPs that were kept.
+    pub taps: usize,
+}
+
+/// Ends the switch of this state directory in order, if one runs, and then its keeper; `None` when there was neither.
+///
+/// # Errors
+/// [`KeeperError`].
+pub fn stop(state_dir: &Path) -> Result<Option<Stopped>, KeeperError> {
+    let silent = |source| KeeperError::Silent { dir: state_dir.into(), source };
+    let Some(Answer::Status { switch, taps, .. }) = visit(state_dir, &Ask::Status {}).map_err(silent)? else {
+        return Ok(None);
+    };
+    let pid = switch.and_then(|switch| Pid::from_raw(i32::try_from(switch).ok()?));
+    if let (Some(pid), Some(process)) = (pid, switch) {
+        let begun = Instant::now();
+        let open = rustix::process::pidfd_open(pid, PidfdFlags::empty());
+        let sent = open.and_then(|pidfd| {
+            rustix::process::pidfd_send_signal(&pidfd, Signal::TERM)?;
+            Ok(pidfd)
+        });
+        match sent {
+            Ok(pidfd) => {
+                use std::os::fd::AsFd;
+                let mut ended = false;
+                while !ended && begun.elapsed() < LAST_WORDS {
+                    let gone = channel::wait(&[pidfd.as_fd()], Some(LAST_WORDS)).map_err(silent)?;
+                    ended = gone.first().copied().unwrap_or(false);
+                }
+                if !ended {
+                    return Err(KeeperError::Stubborn { dir: state_dir.into(), process });
+                }
+            }
+            // It has ended by itself.
+            Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(silent(error.into())),
+        }
+    }
+    match visit(state_dir, &Ask::End {}).map_err(silent)? {
+        // It may have ended before it could say so.
+        Some(Answer::Done {}) | None => Ok(Some(Stopped { switch, taps })),
+        Some(Answer::Refused { what, remedy, .. }) => {
+            Err(KeeperError::Refused { dir: state_dir.into(), what, remedy })
+        }
+        Some(_) => Err(silent(io::Error::other("it answers another question"))),
+    }
+}
