@@ -1,5 +1,5 @@
 //! docs/reference says what the code says: each page is made from the tables that the program itself uses.
-//! (drops.md is made and compared beside its table, in dataplane/src/pipeline/drops.rs.)
+//! (drops.md is made and compared beside its table, in dataplane/src/drops.rs.)
 //!
 //! `SHUNT_WRITE_DOCS=1 cargo test -p shunt --test reference` writes the pages anew.
 

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
-use crate::pipeline::{DropReason, Trap};
+use crate::drops::DropReason;
+use crate::verdict::Trap;
 
 /// A number that one thread writes and any thread reads.
 #[derive(Debug, Default)]

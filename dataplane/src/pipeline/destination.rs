@@ -1,6 +1,6 @@
 //! Which destinations are one station at all: the overlay floods nothing.
 
-use super::drops::DropReason;
+use crate::drops::DropReason;
 use crate::types::MacAddr;
 use crate::wire::flow::{Headers, Network};
 

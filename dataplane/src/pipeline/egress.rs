@@ -12,17 +12,18 @@ use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
-use super::drops::DropReason;
 use super::rewrite::{self, Manner};
 use super::route::{self, Way};
-use super::verdict::{Tunnel, Verdict};
-use super::{BATCH, Context, Verdicts, claims, count, destination, encap, refusal, rules};
+use super::{BATCH, Context, Verdicts, claims, count, destination, encap, rules};
 use crate::desired::Direction;
 use crate::directory::Begun;
+use crate::drops::DropReason;
 use crate::packet::Packet;
+use crate::refusal;
 use crate::tables::{METADATA, Port, Vnet, WIRESERVER};
 use crate::trap::{self, Asker};
 use crate::types::{CustomerIp, MacAddr};
+use crate::verdict::{Tunnel, Verdict};
 use crate::wire::ethernet::{EtherType, Ethernet};
 use crate::wire::flow::{self, Headers, Network, Transport};
 use crate::wire::{ParseError, Protocol};

@@ -1,8 +1,8 @@
 //! Tunnel headers: pushed into the headroom on the way out, taken off on the way in. The inner frame is never copied.
 
-use super::drops::DropReason;
-use super::refusal;
+use crate::refusal;
 use crate::desired::Encapsulation;
+use crate::drops::DropReason;
 use crate::packet::Packet;
 use crate::types::Vni;
 use crate::wire::{geneve, vxlan};

@@ -8,17 +8,18 @@
 //! neighbour solicitations for a port's address are answered, back through the tunnel. Nothing else that arrives is: no
 //! ICMP error goes into the underlay.
 
-use super::drops::DropReason;
 use super::egress::{is_dhcp_server, is_router_v4, refuse_source_route};
-use super::verdict::Verdict;
 use super::{
-    BATCH, Context, Verdicts, claims, count, destination, ecn, encap, refusal, rewrite, route, rules, source,
+    BATCH, Context, Verdicts, claims, count, destination, ecn, encap, rewrite, route, rules, source,
 };
 use crate::desired::Direction;
+use crate::drops::DropReason;
 use crate::packet::{Checksum, Packet};
+use crate::refusal;
 use crate::tables::{Port, Vnet};
 use crate::trap;
 use crate::types::{CustomerIp, PhysicalIp, Vni};
+use crate::verdict::Verdict;
 use crate::wire::Protocol;
 use crate::wire::ethernet::{self, EtherType};
 use crate::wire::flow::{Headers, Network, Transport};

@@ -10,48 +10,30 @@
 
 mod claims;
 mod destination;
-pub mod drops;
 mod ecn;
 mod egress;
 mod encap;
 mod ingress;
-pub(crate) mod refusal;
 mod rewrite;
 mod route;
 mod rules;
 mod source;
-pub mod verdict;
 
 use arrayvec::ArrayVec;
 
-pub use drops::DropReason;
+pub use crate::context::Context;
+pub use crate::drops::DropReason;
+pub use crate::verdict::{Trap, Tunnel, Verdict};
 pub use egress::egress;
 pub use ingress::{Outer, ingress};
-pub use verdict::{Trap, Tunnel, Verdict};
 
-use crate::directory::DirectoryReader;
 use crate::stats::Cells;
-use crate::tables::Tables;
-use crate::types::Nanos;
 
 /// Packets that are handled at once, at most.
 pub const BATCH: usize = 64;
 
 /// One verdict per packet of a batch, in its order.
 pub type Verdicts = ArrayVec<Verdict, BATCH>;
-
-/// What a batch is handled by.
-#[derive(Clone, Copy)]
-pub struct Context<'a> {
-    /// The configuration: one snapshot for the whole batch.
-    pub tables: &'a Tables,
-    /// Where the stations of the networks are.
-    pub directory: &'a DirectoryReader,
-    /// The time of the batch.
-    pub now: Nanos,
-    /// Which worker asks: the only one to write its counter cells.
-    pub worker: usize,
-}
 
 /// Counts what the pipeline itself ended; what goes on is counted by whoever sends it.
 #[inline]

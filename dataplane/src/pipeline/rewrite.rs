@@ -1,7 +1,7 @@
 //! What changes in a frame on its way: MAC addresses, time to live, congestion marks. Checksums are mended, never
 //! recomputed.
 
-use super::drops::DropReason;
+use crate::drops::DropReason;
 use crate::types::MacAddr;
 use crate::wire::flow::{Headers, Network};
 use crate::wire::{ethernet, ipv4, ipv6};

@@ -1,6 +1,6 @@
 //! Which station of which network a packet is for, and whether it is one of this host's own ports.
 
-use super::drops::DropReason;
+use crate::drops::DropReason;
 use crate::tables::{Hop, Port, Tables, Vnet};
 use crate::types::CustomerIp;
 

@@ -15,9 +15,9 @@
 //! What the switch itself answers (DHCP, ARP, neighbour discovery, the gateway's echo) is not asked for here.
 
 use super::Context;
-use super::drops::DropReason;
 use crate::conntrack::{Connections, Ends, Key, Known, Segment, State};
 use crate::desired::{Action, Direction};
+use crate::drops::DropReason;
 use crate::tables::{Guard, Port, Subject};
 use crate::wire::flow::{Fragment, Headers, Network, Transport};
 use crate::wire::quote::Quote;

@@ -8,7 +8,7 @@
 
 use std::net::IpAddr;
 
-use super::drops::DropReason;
+use crate::drops::DropReason;
 use crate::tables::{METADATA, Vnet, WIRESERVER};
 use crate::types::CustomerIp;
 

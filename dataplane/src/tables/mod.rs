@@ -21,12 +21,12 @@ pub use lease::{Lease, METADATA, RouterAdvertisement, WIRESERVER};
 pub use routes::{Hop, Routes};
 pub use rules::{Hits, RuleSet, Subject};
 
+use crate::bucket::Bounds;
 use crate::conntrack::Connections;
 #[cfg(doc)]
 use crate::desired::HostConfig;
 use crate::desired::{NetworkConfig, PortConfig, PortName, Subnet, UnderlayConfig};
 use crate::stats::Counters;
-use crate::trap::bound::Bounds;
 use crate::types::{CustomerIp, Generation, MacAddr, Mtu, Nanos, PhysicalIp, PortId, Vni};
 
 /// The switch's configuration in the form that packets are handled by.

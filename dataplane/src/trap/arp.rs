@@ -7,10 +7,12 @@
 //! (RFC 4436) finds that it is not.
 
 use super::Asker;
+use crate::drops::DropReason;
 use crate::packet::{Offload, Packet};
-use crate::pipeline::{DropReason, Trap, Verdict, refusal};
+use crate::refusal;
 use crate::tables::{Port, Tables, Vnet};
 use crate::types::{CustomerIp, MacAddr};
+use crate::verdict::{Trap, Verdict};
 use crate::wire::arp::{Arp, MESSAGE_BYTES, Operation};
 use crate::wire::ethernet::{self, EtherType, Ethernet};
 

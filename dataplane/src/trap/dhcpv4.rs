@@ -42,10 +42,12 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::Asker;
+use crate::drops::DropReason;
 use crate::packet::{Offload, Packet};
-use crate::pipeline::{DropReason, Trap, Verdict, refusal};
+use crate::refusal;
 use crate::tables::{Lease, WIRESERVER};
 use crate::types::{CustomerIp, MacAddr};
+use crate::verdict::{Trap, Verdict};
 use crate::wire::dhcpv4::{BROADCAST_FLAG, CLIENT_PORT, Message, MessageType, Reply, SERVER_PORT};
 use crate::wire::ethernet::{self, EtherType, Ethernet};
 use crate::wire::flow::{Fragment, Headers, Network};

@@ -8,10 +8,11 @@
 use std::net::IpAddr;
 
 use super::Asker;
+use crate::drops::DropReason;
 use crate::packet::{Offload, Packet};
-use crate::pipeline::{DropReason, Trap, Verdict};
 use crate::tables::Vnet;
 use crate::types::{CustomerIp, MacAddr};
+use crate::verdict::{Trap, Verdict};
 use crate::wire::ethernet::{self, Ethernet};
 use crate::wire::flow::{Fragment, Headers, Network, Transport};
 use crate::wire::ipv4::{self, Ipv4};

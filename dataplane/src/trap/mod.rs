@@ -1,18 +1,19 @@
 //! The answers that the switch gives itself: each protocol a file, each answer the packet rewritten in place.
 //!
 //! A trap sees packets of one port and answers to that port alone, so what a guest claims in them can deceive nobody
-//! but itself; and each port is answered only so often ([`bound`]). Never here: I/O, clocks, allocation, state between
+//! but itself; and each port is answered only so often ([`bucket`](crate::bucket)). Never here: I/O, clocks, allocation, state between
 //! packets but those bounds.
 
 #![deny(clippy::indexing_slicing)]
 
 pub(crate) mod arp;
-pub(crate) mod bound;
 pub(crate) mod dhcpv4;
 pub(crate) mod icmp;
 pub(crate) mod nd;
 
-use crate::pipeline::{Context, DropReason};
+use crate::bucket;
+use crate::context::Context;
+use crate::drops::DropReason;
 use crate::tables::{METADATA, Port, Vnet, WIRESERVER};
 use crate::types::{CustomerIp, MacAddr};
 
@@ -27,13 +28,13 @@ pub(crate) struct Asker<'a> {
 impl Asker<'_> {
     /// To be asked before an answer other than DHCP's is written.
     fn may_answer(&self) -> Result<(), DropReason> {
-        let is_left = self.port.bounds.answers.take(bound::ANSWERS, self.context.now);
+        let is_left = self.port.bounds.answers.take(bucket::ANSWERS, self.context.now);
         if is_left { Ok(()) } else { Err(DropReason::TrapRateLimited) }
     }
 
     /// To be asked before an answer of DHCP is sent.
     fn may_answer_dhcp(&self) -> Result<(), DropReason> {
-        let is_left = self.port.bounds.dhcp.take(bound::DHCP, self.context.now);
+        let is_left = self.port.bounds.dhcp.take(bucket::DHCP, self.context.now);
         if is_left { Ok(()) } else { Err(DropReason::DhcpRateLimited) }
     }
 
@@ -61,5 +62,5 @@ impl Asker<'_> {
 
 /// To be asked before a tunnel peer is answered for a port.
 pub(crate) fn may_answer_peer(context: &Context<'_>, port: &Port) -> Result<(), DropReason> {
-    if port.bounds.peers.take(bound::PEERS, context.now) { Ok(()) } else { Err(DropReason::PeerRateLimited) }
+    if port.bounds.peers.take(bucket::PEERS, context.now) { Ok(()) } else { Err(DropReason::PeerRateLimited) }
 }

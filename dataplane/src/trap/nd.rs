@@ -7,10 +7,12 @@
 use std::net::Ipv6Addr;
 
 use super::Asker;
+use crate::drops::DropReason;
 use crate::packet::{Offload, Packet};
-use crate::pipeline::{DropReason, Trap, Verdict, refusal};
+use crate::refusal;
 use crate::tables::{Port, Tables, Vnet};
 use crate::types::{CustomerIp, MacAddr};
+use crate::verdict::{Trap, Verdict};
 use crate::wire::ethernet::{self, EtherType, Ethernet};
 use crate::wire::flow::{Fragment, Headers, Transport};
 use crate::wire::ipv6::{self, Ipv6};

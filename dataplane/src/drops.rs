@@ -151,7 +151,7 @@ mod tests {
             .collect();
         let page = format!(
             "# Drop reasons\n\nEvery packet that is not delivered is counted under one of these names: by `shunt vswitch drops`, per port, and \
-             in the metrics. Made from `dataplane/src/pipeline/drops.rs`; do not edit.\n\n| reason | what happened |\n|---|---|\n{rows}"
+             in the metrics. Made from `dataplane/src/drops.rs`; do not edit.\n\n| reason | what happened |\n|---|---|\n{rows}"
         );
         if std::env::var_os("SHUNT_WRITE_DOCS").is_some() {
             std::fs::write(path, &page).unwrap();

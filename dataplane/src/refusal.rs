@@ -1,6 +1,6 @@
 //! Which drop reason a parse error is.
 
-use super::drops::DropReason;
+use crate::drops::DropReason;
 use crate::wire::{Layer, ParseError};
 
 /// Every cause that deserves a name of its own has one; the rest are told apart by header.

@@ -1,6 +1,6 @@
 //! What becomes of a packet.
 
-use super::drops::DropReason;
+use crate::drops::DropReason;
 use crate::types::{PhysicalIp, PortId};
 
 /// The end of a packet's walk through the pipeline. Exactly one per packet.
