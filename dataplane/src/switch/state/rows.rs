@@ -80,7 +80,11 @@ fn address_bytes(ip: IpAddr) -> [u8; 17] {
 
 fn address([family, octets @ ..]: [u8; 17]) -> Option<IpAddr> {
     match family {
-        V4 => octets.first_chunk::<4>().copied().map(IpAddr::from),
+        // What stands behind an IPv4 address is zero: an entry has one row.
+        V4 => octets
+            .split_first_chunk::<4>()
+            .filter(|(_, rest)| *rest == [0; 12])
+            .map(|(ip, _)| IpAddr::from(*ip)),
         V6 => Some(IpAddr::from(octets)),
         _ => None,
     }
@@ -98,12 +102,20 @@ impl<T: DeserializeOwned> Ordered<T> {
         Self(Vec::new())
     }
 
-    /// Takes one row.
+    /// Takes one row. A row that stands under another key than its own would outlive what it holds.
     ///
     /// # Errors
     /// A sentence about what is wrong with the row.
-    pub(super) fn push(&mut self, order: u64, json: &[u8]) -> Result<(), String> {
+    pub(super) fn push(
+        &mut self,
+        order: u64,
+        json: &[u8],
+        has_its_key: impl FnOnce(&T) -> bool,
+    ) -> Result<(), String> {
         let value = serde_json::from_slice(json).map_err(|error| format!("a row is malformed: {error}"))?;
+        if !has_its_key(&value) {
+            return Err("a row stands under another key than its own".into());
+        }
         self.0.push((order, Arc::new(value)));
         Ok(())
     }
