@@ -4,7 +4,7 @@
 //! the same. (`dataplane/tests/wire_oracles` asks them about packets that one of them has built; here the bytes are
 //! anybody's.)
 
-use dataplane::wire::dhcpv4::Message;
+use dataplane::wire::dhcpv4::{Message, code};
 use dataplane::wire::flow::{Fragment, Headers, Network, Transport};
 use dataplane::wire::{Layer, ParseError};
 use dhcproto::v4::{self, DhcpOption, OptionCode};
@@ -71,11 +71,15 @@ fn may_refuse(frame: &[u8], ours: &Headers, _error: &SliceError) -> bool {
     let behind_extensions = ours.network_offset() + 40;
     match ours.network {
         Network::Other => true,
-        // RFC 4302: they want an authentication header whole.
-        Network::V4 { .. } => ours.protocol.0 == 51,
+        // RFC 4302: they want an authentication header whole; RFC 792: and timestamps of just twenty bytes. And they look
+        // into IGMP and the other version's ICMP.
+        Network::V4 { .. } => {
+            matches!(ours.protocol.0, 2 | 51 | 58)
+                || matches!(ours.transport, Transport::Icmp { kind: 13 | 14, .. })
+        }
         // What follows a destination option, routing or later fragment header may be one of theirs.
         Network::V6 { .. } => {
-            matches!(ours.protocol.0, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140)
+            matches!(ours.protocol.0, 0..=2 | 43 | 44 | 51 | 60 | 135 | 139 | 140)
                 || ours.fragment == Fragment::Later
                 || frame.get(20).is_some_and(|next| *next != ours.protocol.0)
                     && ours.transport_offset() > behind_extensions
@@ -87,7 +91,9 @@ fn may_refuse(frame: &[u8], ours: &Headers, _error: &SliceError) -> bool {
 fn may_accept(error: &ParseError, theirs: &SlicedPacket<'_>) -> bool {
     match error {
         // They leave checksums, and what stands in IPv4's options, to the caller.
-        ParseError::BadChecksum { layer: Layer::Ipv4 } | ParseError::Violation { layer: Layer::Ipv4, .. } => true,
+        ParseError::BadChecksum { layer: Layer::Ipv4 } | ParseError::Violation { layer: Layer::Ipv4, .. } => {
+            true
+        }
         // Tags are theirs to read and ours to refuse.
         ParseError::VlanTagged { .. } => !theirs.link_exts.is_empty(),
         // RFC 1858, 3128 and 7112 are for those who forward.
@@ -101,6 +107,8 @@ fn may_accept(error: &ParseError, theirs: &SlicedPacket<'_>) -> bool {
         // UDP length 0 is theirs for "up to the end" (RFC 2675), and payload length 0 of IPv6, too.
         ParseError::BadLength { layer: Layer::Udp, claimed: 0, .. } => true,
         ParseError::Truncated { layer, .. } => *layer != Layer::Ethernet,
+        // Of fragments they read no transport header.
+        ParseError::BadLength { layer: Layer::Tcp | Layer::Udp, .. } => theirs.transport.is_none(),
         _ => false,
     }
 }
@@ -151,8 +159,11 @@ fn same_packet(frame: &[u8], ours: &Headers, theirs: &SlicedPacket<'_>) {
         (None, Transport::Other) => {}
         // Behind an authentication header, which we hand on unread (and refuse nobody's rules for).
         (Some(_), Transport::Other) if matches!(ours.protocol.0, 51 | 135 | 139 | 140) => {}
-        // Each IP has its own ICMP; the other's is a payload like any other for us.
-        (Some(TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_)), Transport::Other) => {}
+        // Each IP has its own ICMP; the other's, and IGMP, are payloads like any other for us.
+        (
+            Some(TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_) | TransportSlice::Igmp(_)),
+            Transport::Other,
+        ) => {}
         (theirs, ours) => panic!("{ours:?} is {theirs:?}"),
     }
 }
@@ -197,10 +208,26 @@ fn same_fields(frame: &[u8], ours: &Headers) {
     }
 }
 
+/// Options that dhcproto reads as they are. Others of a fixed length it reads without a look at their length, so that the next
+/// option begins elsewhere for it, or it panics (80, 94, 151 to 155); texts that are no UTF-8 end its reading.
+fn is_plain((code, value): (u8, &[u8])) -> bool {
+    match code {
+        code::REQUESTED_IP | code::SERVER_ID | code::LEASE_SECONDS => value.len() == 4,
+        code::MESSAGE_TYPE => value.len() == 1,
+        code::MAX_MESSAGE => value.len() == 2,
+        code::RAPID_COMMIT => value.is_empty(),
+        code::PARAMETER_REQUESTS | code::VENDOR_CLASS | code::CLIENT_ID => true,
+        _ => false,
+    }
+}
+
 /// dhcproto stops at the first option that it dislikes, without an error, and ignores option 52: what it has is a part of
 /// what we have.
 fn check_dhcp(bytes: &[u8]) {
     let Ok(ours) = Message::parse(bytes) else { return };
+    if !ours.options().all(is_plain) {
+        return;
+    }
     let theirs = match v4::Message::decode(&mut Decoder::new(bytes)) {
         Ok(theirs) => theirs,
         // It wants names to be UTF-8 (RFC 2131 section 2: null terminated strings; the switch never reads them).
