@@ -49,7 +49,7 @@ for target in "$@"; do
     "$profdata" merge -sparse "$raw" -o "$build/$target.profdata"
     total=$("$cov" report "$replay" --instr-profile "$build/$target.profdata" \
         $(for room in $rooms; do echo "dataplane/src/$room"; done) | grep '^TOTAL')
-    inputs=$(find "fuzz/corpus/$target" "fuzz/regressions/$target" -type f 2>/dev/null | wc -l)
+    inputs=$(find fuzz/corpus fuzz/regressions -path "*/$target/*" -type f | wc -l)
     # TOTAL regions missed cover functions missed cover lines missed cover ...
     read -r _ _ _ regions _ _ _ lines missed covered _ <<<"$total"
     printf '| `%s` | %s | %d | %s of %d | %s |\n' "$target" "$(sed 's/[^ ]*/`&`/g' <<<"$rooms")" "$inputs" \
