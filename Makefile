@@ -7,6 +7,7 @@
 #   make bench       criterion
 #   make bench-restart  ROUNDS (default 100) × kill -9 and ROUNDS × SIGTERM of a switch under RATE (50000) datagrams a second
 #   make fuzz        each fuzz target for SECONDS_PER_TARGET seconds (default 60); needs cargo-fuzz and a C++ compiler
+#   make fuzz-coverage   a table of what the fuzz corpora reach; needs llvm-19
 #   make fresh       `make demo` and `make test` in a new Debian 12 root that has nothing but Rust and make
 
 CARGO ?= cargo
@@ -14,7 +15,7 @@ SECONDS_PER_TARGET ?= 60
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: demo test check e2e e2e-vm bench bench-e2e bench-restart chaos fuzz fresh tools-build tools-demo tools-test pure loom fuzz-replay
+.PHONY: demo test check e2e e2e-vm bench bench-e2e bench-restart chaos fuzz fresh tools-build tools-demo tools-test pure loom fuzz-replay fuzz-coverage
 
 demo: tools-demo
 	$(CARGO) run --quiet --locked -- demo
@@ -38,9 +39,13 @@ loom:
 	RUSTFLAGS="--cfg dataplane_loom" $(CARGO) test -p dataplane --no-default-features --lib --release --locked \
 	    --target-dir target/loom loom_
 
-# Corpora and past finds, replayed on stable.
+# Corpora and past finds, replayed on stable. In the same target directory: most dependencies are then built already.
 fuzz-replay:
-	$(CARGO) test --manifest-path fuzz/Cargo.toml --target-dir target/fuzz --locked
+	$(CARGO) test --manifest-path fuzz/Cargo.toml --target-dir target --locked
+
+# What the corpora reach in the rooms that each target is about; needs llvm-19.
+fuzz-coverage:
+	scripts/fuzz-coverage.sh
 
 e2e: tools-test
 	$(CARGO) test -p shunt --tests --locked

@@ -221,6 +221,18 @@ fn lines_without_end_are_cut_off() {
 }
 
 #[test]
+fn a_line_that_is_not_utf8_is_refused_and_the_connection_closed() {
+    let doors = Doors::open();
+    let mut stream = UnixStream::connect(doors.socket()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"{\"verb\":\"export\xae\"}\n").unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    let answer: Value = serde_json::from_str(&answers).unwrap();
+    assert_eq!(answer["error"]["what"], "the request is not UTF-8");
+}
+
+#[test]
 fn clients_beyond_the_limit_are_told_so() {
     let doors = Doors::open();
     let mut open: Vec<Client> = (0..64).map(|_| doors.client()).collect();

@@ -199,7 +199,8 @@ fn room_left(reply: &[u8], limit: usize) -> [usize; 3] {
     let which = one(&listed, code::OVERLOAD).map_or(0, |value| value[0]);
     let left = |whole: usize, listed: Option<Listed>| {
         let others = listed.unwrap_or_default().into_iter().filter(|(code, _)| *code != code::OVERLOAD);
-        whole - others.map(|(_, value)| value.len() + 2).sum::<usize>()
+        // Without option 52 its three bytes may be used, too.
+        whole.saturating_sub(others.map(|(_, value)| value.len() + 2).sum::<usize>())
     };
     [
         left(limit - HEADER_BYTES - 4, Some(listed)),

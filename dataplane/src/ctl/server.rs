@@ -266,7 +266,16 @@ async fn converse(mut lines: Lines, mut session: Session) {
                 let _ = lines.send(answer).await;
                 return;
             }
-            // Not UTF-8, or the connection broke: there is no line to answer.
+            Err(LinesCodecError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                let answer = refused(Refusal {
+                    what: "the request is not UTF-8".into(),
+                    place: "request".into(),
+                    remedy: "send JSON, one request a line; the connection is closed".into(),
+                });
+                let _ = lines.send(answer).await;
+                return;
+            }
+            // The connection broke: there is no line to answer.
             Err(LinesCodecError::Io(_)) => return,
         };
         if line.trim().is_empty() {

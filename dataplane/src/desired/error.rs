@@ -67,8 +67,13 @@ pub enum ConfigError {
         network: Vni,
     },
     /// An address that no host can have.
-    #[error(transparent)]
-    Address(#[from] TypeError),
+    #[error("{source}")]
+    Address {
+        /// What is wrong with it.
+        source: TypeError,
+        /// Who names it.
+        place: String,
+    },
     /// A lease too short to be renewed.
     #[error("lease of {seconds} s is too short: expected at least {min} s", min = super::validate::MIN_LEASE_SECONDS)]
     LeaseTooShort {
@@ -232,6 +237,7 @@ impl ConfigError {
             }
             Self::NoSuchNetwork { place, .. }
             | Self::HostBits { place, .. }
+            | Self::Address { place, .. }
             | Self::TooMany { place, .. } => place.clone(),
             Self::SubnetTooSmall { network, .. } => format!("network {network}, prefix"),
             Self::GatewayOutside { network, .. } => format!("network {network}, gateway"),
@@ -242,7 +248,6 @@ impl ConfigError {
             Self::DuplicateRoute { network, prefix }
             | Self::UnreachableNextHop { network, prefix, .. }
             | Self::RouteToSelf { network, prefix } => format!("network {network}, route {prefix}"),
-            Self::Address(_) => "address".into(),
             Self::DuplicatePort(port) => format!("port {port}"),
             Self::NoAddress(port) => format!("port {port}, ips"),
             Self::RouterMac { port, .. } | Self::DuplicateMac { port, .. } => format!("port {port}, mac"),
@@ -274,7 +279,7 @@ impl ConfigError {
             Self::OverlappingSubnets(..) => "choose prefixes that share no address".into(),
             Self::SubnetTooSmall { .. } => "use /30 or shorter for IPv4, /126 or shorter for IPv6".into(),
             Self::GatewayOutside { prefix, .. } => format!("choose a host address inside {prefix}"),
-            Self::Address(_) => "give the address of one station".into(),
+            Self::Address { .. } => "give the address of one station".into(),
             Self::LeaseTooShort { .. } => "give --lease-seconds a larger value".into(),
             Self::MtuTooLarge { largest, .. } => {
                 format!("use at most {largest}, or raise `underlay.mtu` on every host")

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{ConfigError, HostConfig, NetworkConfig, NextHop, PortConfig, RuleError, Subnet, UnderlayConfig};
-use crate::types::{CustomerIp, Generation, MacAddr, Mtu, Vni};
+use crate::types::{CustomerIp, Generation, MacAddr, Mtu, TypeError, Vni};
 
 /// Below this a client would spend its life renewing.
 pub(super) const MIN_LEASE_SECONDS: u32 = 5;
@@ -73,7 +73,7 @@ impl NetworkConfig {
             }
         }
         for server in &self.dns {
-            CustomerIp(*server).require_unicast()?;
+            at(CustomerIp(*server).require_unicast(), || format!("network {network}, dns"))?;
         }
         if self.lease_seconds < MIN_LEASE_SECONDS {
             return Err(ConfigError::LeaseTooShort { seconds: self.lease_seconds, network });
@@ -125,7 +125,7 @@ fn validate_subnet(subnet: Subnet, network: Vni) -> Result<(), ConfigError> {
     if prefix.prefix_len() + 2 > prefix.max_prefix_len() {
         return Err(ConfigError::SubnetTooSmall { prefix, network });
     }
-    CustomerIp(prefix.network()).require_unicast()?;
+    at(CustomerIp(prefix.network()).require_unicast(), || format!("network {network}, prefix"))?;
     if is_guest_address(gateway, prefix) {
         Ok(())
     } else {
@@ -205,7 +205,7 @@ impl PortConfig {
         if self.ips.is_empty() {
             return Err(ConfigError::NoAddress(self.name.clone()));
         }
-        self.mac.require_unicast()?;
+        at(self.mac.require_unicast(), || format!("port {}, mac", self.name))?;
         if self.mac == MacAddr::ROUTER {
             return Err(ConfigError::RouterMac { mac: self.mac, port: self.name.clone() });
         }
@@ -241,6 +241,10 @@ fn at_most(
     place: impl Fn() -> String,
 ) -> Result<(), ConfigError> {
     if count <= most { Ok(()) } else { Err(ConfigError::TooMany { what, count, most, place: place() }) }
+}
+
+fn at<T>(checked: Result<T, TypeError>, place: impl Fn() -> String) -> Result<T, ConfigError> {
+    checked.map_err(|source| ConfigError::Address { source, place: place() })
 }
 
 fn no_host_bits(prefix: IpNet, place: impl Fn() -> String) -> Result<(), ConfigError> {

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use error::StateError;
 use rows::{Block, BlockKey, MappingKey, MappingValue, Ordered};
 
-use crate::desired::HostConfig;
+use crate::desired::{HostConfig, NetworkConfig, PortConfig};
 use crate::types::{CustomerIp, Generation, MacAddr, PhysicalIp, Vni};
 
 /// The file's name inside of `state_dir`.
@@ -418,18 +418,20 @@ fn load(database: &Database, file: &Path) -> Result<Saved, StateError> {
     let generation = Generation(number(META_GENERATION)?);
 
     let table = transaction.open_table(NETWORKS).map_err(|error| failed(error.into()))?;
-    let mut networks = Ordered::new();
+    let mut networks = Ordered::<NetworkConfig>::new();
     for row in table.iter().map_err(|error| failed(error.into()))? {
-        let (_, value) = row.map_err(|error| failed(error.into()))?;
+        let (key, value) = row.map_err(|error| failed(error.into()))?;
         let (order, json) = value.value();
-        networks.push(order, json).map_err(|row| error::bad_row(file, row))?;
+        let has_its_key = |network: &NetworkConfig| network.vni.value() == key.value();
+        networks.push(order, json, has_its_key).map_err(|row| error::bad_row(file, row))?;
     }
     let table = transaction.open_table(PORTS).map_err(|error| failed(error.into()))?;
-    let mut ports = Ordered::new();
+    let mut ports = Ordered::<PortConfig>::new();
     for row in table.iter().map_err(|error| failed(error.into()))? {
-        let (_, value) = row.map_err(|error| failed(error.into()))?;
+        let (key, value) = row.map_err(|error| failed(error.into()))?;
         let (order, json) = value.value();
-        ports.push(order, json).map_err(|row| error::bad_row(file, row))?;
+        let has_its_key = |port: &PortConfig| port.name.as_str() == key.value();
+        ports.push(order, json, has_its_key).map_err(|row| error::bad_row(file, row))?;
     }
     let (network_orders, networks) = networks.sorted();
     let (port_orders, ports) = ports.sorted();

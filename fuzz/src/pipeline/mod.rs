@@ -1,6 +1,7 @@
 //! The whole pipeline: the input chooses a tunnel format and a few steps, in each of which a guest of host A sends a
 //! small batch, or something arrives at host B from between the hosts. What A sends to B arrives there too.
 
+mod changing;
 mod frames;
 mod onward;
 mod replies;
@@ -17,6 +18,7 @@ use dataplane::stats::Totals;
 use dataplane::tables::Port;
 use dataplane::types::{PhysicalIp, PortId};
 
+pub use self::changing::check as check_changing;
 use self::world::{HOST_A, HOST_B, HOST_C, Host, World};
 use crate::dice::Dice;
 
@@ -81,23 +83,27 @@ fn send(world: &World, dice: &mut Dice<'_>, seen: &mut Vec<Verdict>) {
     };
     for (outcome, owner) in handle(&world.a, &batch, room, act) {
         seen.push(outcome.verdict);
-        assert!(owner.is_none_or(|owner| owner == Some(port.id)), "counted for the sender");
-        match outcome.verdict {
-            Verdict::Deliver(_) => onward::check(&world.a, port, &outcome),
-            Verdict::Underlay(tunnel) => {
-                onward::check(&world.a, port, &outcome);
-                if tunnel.to == world.b.ip {
-                    pass(world, &outcome, tunnel.traffic_class, seen);
-                }
-            }
-            Verdict::Reply(trap) => replies::check(&world.a, port, trap, &outcome),
-            Verdict::Absorbed(trap) => assert!(
-                matches!(trap, Trap::AddressProbe | Trap::DhcpRelease | Trap::DhcpDecline),
-                "{} wants an answer",
-                trap.name()
-            ),
-            Verdict::Drop(reason) => assert!(!is_of_others(reason), "{}", reason.name()),
+        check_sent(&world.a, port, &outcome, owner);
+        if let Verdict::Underlay(tunnel) = outcome.verdict
+            && tunnel.to == world.b.ip
+        {
+            pass(world, &outcome, tunnel.traffic_class, seen);
         }
+    }
+}
+
+/// What may become of what a guest sends.
+fn check_sent(host: &Host, port: &Port, outcome: &Outcome, owner: Option<Option<PortId>>) {
+    assert!(owner.is_none_or(|owner| owner == Some(port.id)), "counted for the sender");
+    match outcome.verdict {
+        Verdict::Deliver(_) | Verdict::Underlay(_) => onward::check(host, port, outcome),
+        Verdict::Reply(trap) => replies::check(host, port, trap, outcome),
+        Verdict::Absorbed(trap) => assert!(
+            matches!(trap, Trap::AddressProbe | Trap::DhcpRelease | Trap::DhcpDecline),
+            "{} wants an answer",
+            trap.name()
+        ),
+        Verdict::Drop(reason) => assert!(!is_of_others(reason), "{}", reason.name()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use dataplane::desired::{Encapsulation, UnderlayConfig};
+use dataplane::desired::{Encapsulation, HostConfig, UnderlayConfig};
 use dataplane::directory::{DirectoryReader, DirectoryWriter, Location};
 use dataplane::pipeline::Context;
 use dataplane::stats::Totals;
@@ -20,9 +20,9 @@ pub(crate) const HOST_C: &str = "192.0.2.3";
 const UNDERLAY_MTU: u16 = 1600;
 
 /// Name, network, last octet of the MAC address, addresses.
-type Guest = (&'static str, u32, u8, &'static [&'static str]);
+pub(crate) type Guest = (&'static str, u32, u8, &'static [&'static str]);
 
-const ON_A: [Guest; 6] = [
+pub(crate) const ON_A: [Guest; 6] = [
     ("a1", 100, 0xa1, &["10.0.0.5", "fd00:0:0:a::5"]),
     ("a2", 100, 0xa2, &["10.0.1.6", "fd00:0:0:b::6"]),
     ("a3", 200, 0xa3, &["10.2.0.7"]),
@@ -30,7 +30,7 @@ const ON_A: [Guest; 6] = [
     ("a5", 400, 0xa5, &["10.0.0.5", "fd00:0:0:a::5"]),
     ("a6", 100, 0xa6, &["10.0.0.9", "fd00:0:0:a::9"]),
 ];
-const ON_B: [Guest; 4] = [
+pub(crate) const ON_B: [Guest; 4] = [
     ("b1", 100, 0xb1, &["10.0.0.15", "fd00:0:0:a::15"]),
     ("b2", 100, 0xb2, &["10.0.1.16", "fd00:0:0:b::16"]),
     ("b3", 200, 0xb3, &["10.2.0.17"]),
@@ -85,11 +85,9 @@ impl Host {
         let ip = ip.parse().unwrap();
         let mtu = Mtu::new(UNDERLAY_MTU).unwrap();
         let underlay = UnderlayConfig { physical_ips: vec![ip], encapsulation, mtu };
-        let port = |(name, network, last, ips): &Guest| json!({"name": name, "network": network, "mac": mac(*last).to_string(), "ips": ips, "hostname": name});
-        let ports: Vec<_> = guests.iter().map(port).collect();
-        let document = json!({"generation": 1, "networks": networks(), "ports": ports});
-        let document = serde_json::from_value(document).unwrap();
-        let tables = Tables::empty(underlay.into(), 1, 7).succeed(&document, 1).unwrap();
+        let ports: Vec<_> =
+            guests.iter().map(|(name, network, last, ips)| port(name, *network, mac(*last), ips)).collect();
+        let tables = Tables::empty(underlay.into(), 1, 7).succeed(&document(1, &ports), 1).unwrap();
         let (writer, mut readers) = DirectoryWriter::new(7, 1);
         let located =
             ON_A.iter().map(|guest| (guest, HOST_A)).chain(ON_B.iter().map(|guest| (guest, HOST_B)));
@@ -114,6 +112,29 @@ impl Host {
         Context { tables: &self.tables, directory: &self.reader, now: Nanos(self.now.get()), worker: 0 }
     }
 
+    /// Puts other ports in force, as the next generation; false, and nothing has changed, if they cannot be.
+    pub(crate) fn change(&mut self, ports: &[Value]) -> bool {
+        let next = self.tables.succeed(&document(self.tables.generation.next().0, ports), 1);
+        next.map(|next| self.tables = next).is_ok()
+    }
+
+    /// Says where a station is, or that nobody knows.
+    pub(crate) fn tell(&mut self, network: u32, ip: &str, found: Option<(&str, MacAddr)>) {
+        let (network, ip) = (vni(network), ip.parse().unwrap());
+        match found {
+            Some((host, mac)) => {
+                let location = Location { physical_ip: host.parse().unwrap(), mac, version: 1 };
+                self.writer.set(network, ip, location).unwrap();
+            }
+            None => drop(self.writer.remove(network, ip)),
+        }
+        self.reader.refresh();
+    }
+
+    pub(crate) fn pass_time(&mut self, nanos: u64) {
+        self.now.set(self.now.get() + nanos);
+    }
+
     /// All counters, by owner; no port's are the underlay's.
     pub(crate) fn counters(&self) -> Vec<(Option<PortId>, Totals)> {
         let ports = self.tables.ports().map(|port| (Some(port.id), port.counters.sum()));
@@ -126,11 +147,21 @@ impl Host {
     }
 }
 
+/// A port of a document.
+pub(crate) fn port(name: &str, network: u32, mac: MacAddr, ips: &[&str]) -> Value {
+    json!({"name": name, "network": network, "mac": mac.to_string(), "ips": ips, "hostname": name})
+}
+
+fn document(generation: u64, ports: &[Value]) -> HostConfig {
+    let document = json!({"generation": generation, "networks": networks(), "ports": ports});
+    serde_json::from_value(document).unwrap()
+}
+
 fn vni(value: u32) -> Vni {
     Vni::new(value).unwrap()
 }
 
-const fn mac(last: u8) -> MacAddr {
+pub(crate) const fn mac(last: u8) -> MacAddr {
     MacAddr([2, 0, 0, 0, 0, last])
 }
 

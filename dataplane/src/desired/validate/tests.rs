@@ -93,7 +93,7 @@ fn each_fault_is_named_with_its_place_and_remedy() {
             json!(1),
             "lease of 1 s is too short: expected at least 5 s [network 100, lease_seconds]",
         ),
-        ("/networks/0/dns/0", json!("0.0.0.0"), "0.0.0.0 is not a unicast host address"),
+        ("/networks/0/dns/0", json!("0.0.0.0"), "0.0.0.0 is not a unicast host address [network 100, dns]"),
         ("/networks/0/domain", json!("a..b"), "`a..b` is not a domain name"),
         (
             "/networks/0/routes/0/via",
@@ -118,7 +118,11 @@ fn each_fault_is_named_with_its_place_and_remedy() {
         ),
         ("/ports/1/name", json!("a"), "port a is there twice [port a]"),
         ("/ports/1/network", json!(300), "network 300 does not exist [port b, network]"),
-        ("/ports/1/mac", json!("ff:ff:ff:ff:ff:ff"), "ff:ff:ff:ff:ff:ff is not a unicast MAC address"),
+        (
+            "/ports/1/mac",
+            json!("ff:ff:ff:ff:ff:ff"),
+            "ff:ff:ff:ff:ff:ff is not a unicast MAC address: expected an even first octet, and not all zeros [port b, mac]",
+        ),
         ("/ports/1/mac", json!(MacAddr::ROUTER), "is the virtual router's [port b, mac]"),
         (
             "/ports/1/network",

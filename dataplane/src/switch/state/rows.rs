@@ -136,8 +136,12 @@ impl Block {
     /// A sentence about what is wrong with the key.
     pub(super) fn mappings(&self, key: &BlockKey) -> Result<impl Iterator<Item = Mapping>, String> {
         let [v0, v1, v2, v3, family, first @ ..] = *key;
-        let network =
-            Vni::new(u32::from_be_bytes([v0, v1, v2, v3])).ok().filter(|_| matches!(family, V4 | V6));
+        // What stands behind an IPv4 address is zero: an entry has one row.
+        let is_address = match first {
+            [_, _, _, behind @ ..] if family == V4 => behind == [0; 12],
+            _ => family == V6,
+        };
+        let network = Vni::new(u32::from_be_bytes([v0, v1, v2, v3])).ok().filter(|_| is_address);
         let network = network.ok_or("a row of its directory is malformed")?;
         Ok(self.0.iter().map(move |&(last, mac, physical_ip)| {
             let [a, b, c, ..] = first;
@@ -168,7 +172,11 @@ pub(super) fn mapping(key: &MappingKey, value: &MappingValue) -> Result<Mapping,
 
 fn address([family, octets @ ..]: [u8; 17]) -> Option<IpAddr> {
     match family {
-        V4 => octets.first_chunk::<4>().copied().map(IpAddr::from),
+        // What stands behind an IPv4 address is zero: an entry has one row.
+        V4 => octets
+            .split_first_chunk::<4>()
+            .filter(|(_, rest)| *rest == [0; 12])
+            .map(|(ip, _)| IpAddr::from(*ip)),
         V6 => Some(IpAddr::from(octets)),
         _ => None,
     }
@@ -186,12 +194,20 @@ impl<T: DeserializeOwned> Ordered<T> {
         Self(Vec::new())
     }
 
-    /// Takes one row.
+    /// Takes one row. A row that stands under another key than its own would outlive what it holds.
     ///
     /// # Errors
     /// A sentence about what is wrong with the row.
-    pub(super) fn push(&mut self, order: u64, json: &[u8]) -> Result<(), String> {
+    pub(super) fn push(
+        &mut self,
+        order: u64,
+        json: &[u8],
+        has_its_key: impl FnOnce(&T) -> bool,
+    ) -> Result<(), String> {
         let value = serde_json::from_slice(json).map_err(|error| format!("a row is malformed: {error}"))?;
+        if !has_its_key(&value) {
+            return Err("a row stands under another key than its own".into());
+        }
         self.0.push((order, Arc::new(value)));
         Ok(())
     }

@@ -225,6 +225,51 @@ fn rows_that_are_no_values_are_corrupt() {
     );
 }
 
+/// Such a row would come back after its network, port or entry was removed.
+#[test]
+fn a_row_under_another_key_than_its_own_is_corrupt() {
+    let write = |fill: &dyn Fn(&redb::WriteTransaction)| {
+        let dir = tempfile::tempdir().unwrap();
+        drop(State::open(dir.path()).unwrap());
+        let database = Database::open(dir.path().join(FILE_NAME)).unwrap();
+        let transaction = database.begin_write().unwrap();
+        fill(&transaction);
+        transaction.commit().unwrap();
+        dir
+    };
+    let json = rows::json(network(100).as_ref()).unwrap();
+    let foreign = write(&|transaction| {
+        transaction.open_table(NETWORKS).unwrap().insert(200, (0, json.as_slice())).unwrap();
+    });
+    let error = State::open(foreign.path()).unwrap_err();
+    assert!(
+        matches!(&error, StateError::Corrupt { detail, .. } if detail.contains("another key")),
+        "{error}"
+    );
+    let json = rows::json(port(1, 100).as_ref()).unwrap();
+    let foreign = write(&|transaction| {
+        transaction.open_table(PORTS).unwrap().insert("p2", (0, json.as_slice())).unwrap();
+    });
+    let error = State::open(foreign.path()).unwrap_err();
+    assert!(
+        matches!(&error, StateError::Corrupt { detail, .. } if detail.contains("another key")),
+        "{error}"
+    );
+
+    let entry = mapping(1, "10.0.0.2", 1);
+    let (mut key, last) = rows::key(entry.network, entry.ip);
+    key[19] = 1;
+    let mut row = rows::Block::default();
+    row.set(last, entry.mac, entry.physical_ip);
+    let mut value = Vec::new();
+    row.to_bytes(&mut value);
+    let foreign = write(&|transaction| {
+        transaction.open_table(DIRECTORY).unwrap().insert(&key, &value[..]).unwrap();
+    });
+    let (state, _) = State::open(foreign.path()).unwrap();
+    assert!(matches!(state.mappings(None, None, 9), Err(StateError::Corrupt { .. })));
+}
+
 /// A state file of some size, closed properly.
 fn closed_file() -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
