@@ -7,8 +7,9 @@ use std::path::Path;
 use dataplane::pipeline::{DropReason, Trap, Verdict};
 use shunt_fuzz::pipeline::run;
 
-/// What happens outside of the pipeline, only to a document that is not the scene's, or only to who asks without end.
-const OUT_OF_REACH: [DropReason; 9] = [
+/// What happens outside of the pipeline, only to a document that is not the scene's (whose ports have no rules), or only to
+/// who asks without end.
+const OUT_OF_REACH: [DropReason; 13] = [
     DropReason::Moved,
     DropReason::StaleReply,
     DropReason::UnderlaySend,
@@ -18,6 +19,10 @@ const OUT_OF_REACH: [DropReason; 9] = [
     DropReason::TrapRateLimited,
     DropReason::DhcpRateLimited,
     DropReason::PeerRateLimited,
+    DropReason::RuleDeniedOut,
+    DropReason::RuleDeniedIn,
+    DropReason::ConnectionsFull,
+    DropReason::FragmentUnmatched,
 ];
 
 #[test]

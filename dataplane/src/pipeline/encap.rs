@@ -1,9 +1,9 @@
 //! Tunnel headers: pushed into the headroom on the way out, taken off on the way in. The inner frame is never copied.
 
-use crate::refusal;
 use crate::desired::Encapsulation;
 use crate::drops::DropReason;
 use crate::packet::Packet;
+use crate::refusal;
 use crate::types::Vni;
 use crate::wire::{geneve, vxlan};
 

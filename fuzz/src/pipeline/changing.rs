@@ -1,13 +1,13 @@
 //! The pipeline in a world that changes: guests of two hosts send, ports move while packets are between the hosts,
-//! directories are told the truth or not, time passes.
+//! rules come and go, directories are told the truth or not, time passes.
 //!
-//! An operation is one arm of [`Changing::step`]; what a new kind of state (rules, say) adds is one more.
+//! An operation is one arm of [`Changing::step`].
 
 use dataplane::desired::Encapsulation;
 use dataplane::packet::{Offload, Packet};
 use dataplane::pipeline::{Context, DropReason, Outer, Verdict, Verdicts, egress, ingress};
 use dataplane::types::{CustomerIp, MacAddr, PhysicalIp, Vni};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::world::{self, HOST_A, HOST_B, HOST_C, Host, ON_A, ON_B, World};
 use super::{Outcome, check_sent, frames, handle, tunnel};
@@ -74,6 +74,7 @@ struct Guest {
     network: u32,
     mac: MacAddr,
     ips: Vec<&'static str>,
+    rules: Vec<Value>,
 }
 
 /// A tunnel packet that was sent, and by whom: as it was then.
@@ -96,6 +97,7 @@ impl Changing {
                 network,
                 mac: world::mac(last),
                 ips: ips.to_vec(),
+                rules: vec![],
             }
         };
         let guests = ON_A.into_iter().map(guest(false)).chain(ON_B.into_iter().map(guest(true))).collect();
@@ -125,6 +127,7 @@ impl Changing {
                 let nanos = u64::from(dice.word()) << (dice.byte() % 32);
                 self.host(is_b).pass_time(nanos);
             }
+            15 if dice.byte() & 1 == 1 => self.rules(dice),
             _ => {
                 // The same packet twice.
                 let twice = self.under_way.last().map(|packet| UnderWay {
@@ -230,7 +233,7 @@ impl Changing {
         let (network, known) = dice.pick(&PLACES);
         let old = self.guests[at].clone();
         let ips = (0..1 + dice.byte() % 2).map(|_| dice.pick(known));
-        self.guests[at] = Guest { network, ips: ips.collect(), ..old };
+        self.guests[at] = Guest { network, ips: ips.collect(), ..old.clone() };
         if !self.publish(old.is_on_b) {
             self.guests[at] = old;
             return;
@@ -248,6 +251,36 @@ impl Changing {
         }
     }
 
+    /// A port has other rules from now on, or none. They may let anything pass, and nothing that would not pass without them.
+    fn rules(&mut self, dice: &mut Dice<'_>) {
+        if self.guests.is_empty() {
+            return;
+        }
+        let at = usize::from(dice.byte()) % self.guests.len();
+        let rules = (1..=dice.byte() % 4).map(|id| {
+            let mut rule = json!({
+                "id": id,
+                "direction": dice.pick(&["in", "out"]),
+                "action": dice.pick(&["allow", "deny"]),
+                "priority": dice.byte() % 4,
+            });
+            let protocol = dice.pick(&["any", "tcp", "udp", "icmp", "icmpv6", "47"]);
+            rule["protocol"] = protocol.into();
+            match protocol {
+                "tcp" | "udp" if dice.byte() & 1 == 1 => {
+                    rule["ports"] = dice.pick(&["0-1023", "53", "1-2", "1024-65535"]).into();
+                }
+                "icmp" | "icmpv6" if dice.byte() & 1 == 1 => rule["icmp_type"] = dice.byte().into(),
+                "any" => rule["remote"] = dice.pick(&["10.0.0.0/24", "fd00::/16", "0.0.0.0/0"]).into(),
+                _ => {}
+            }
+            rule
+        });
+        self.guests[at].rules = rules.collect();
+        let is_on_b = self.guests[at].is_on_b;
+        assert!(self.publish(is_on_b), "rules that are right are accepted");
+    }
+
     /// A port is removed, or one that was removed comes back, perhaps on the other host.
     fn leaves_or_comes(&mut self, dice: &mut Dice<'_>) {
         let is_on_b = dice.byte() & 1 == 1;
@@ -257,7 +290,14 @@ impl Changing {
             .find(|(name, ..)| self.guests.iter().all(|guest| guest.name != *name));
         match missing {
             Some((name, network, last, ips)) if dice.byte() & 1 == 1 => {
-                self.guests.push(Guest { name, is_on_b, network, mac: world::mac(last), ips: ips.to_vec() });
+                self.guests.push(Guest {
+                    name,
+                    is_on_b,
+                    network,
+                    mac: world::mac(last),
+                    ips: ips.to_vec(),
+                    rules: vec![],
+                });
                 if self.publish(is_on_b) {
                     let new = self.guests.last().unwrap().clone();
                     self.tell_of(&new, false);
@@ -278,8 +318,13 @@ impl Changing {
     /// Puts the guests of a host in force.
     fn publish(&mut self, is_b: bool) -> bool {
         let here = self.guests.iter().filter(|guest| guest.is_on_b == is_b);
-        let ports: Vec<Value> =
-            here.map(|guest| world::port(guest.name, guest.network, guest.mac, &guest.ips)).collect();
+        let ports: Vec<Value> = here
+            .map(|guest| {
+                let mut port = world::port(guest.name, guest.network, guest.mac, &guest.ips);
+                port["rules"] = guest.rules.clone().into();
+                port
+            })
+            .collect();
         let changed = self.host(is_b).change(&ports);
         self.is_as_made &= !changed;
         changed
