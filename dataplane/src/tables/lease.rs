@@ -76,7 +76,8 @@ impl Lease {
             classless_routes,
             seconds: network.lease_seconds,
             renew_seconds: network.lease_seconds / 2,
-            rebind_seconds: network.lease_seconds - network.lease_seconds / 8,
+            // Also of the shortest lease: T2 comes before its end.
+            rebind_seconds: network.lease_seconds - (network.lease_seconds / 8).max(1),
         })
     }
 }
