@@ -33,6 +33,8 @@ mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*debian*.sources /etc
     grep -oE 'https?://[^ ]*debian/?( |$)' | head -n 1 | tr -d ' ') || true
 mirror=${mirror:-http://deb.debian.org/debian}
 
+# As every root is: tests become other users inside.
+chmod 755 "$root"
 # unshare needs a root that is a mount point.
 mount --bind "$root" "$root"
 echo "== debootstrap bookworm from $mirror"
