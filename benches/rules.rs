@@ -4,20 +4,21 @@
 //! last is the one that matches. "known" are packets of 8,000 flows that the rules have admitted; "new" begin a flow each, so
 //! that the rules are asked and a connection is put in the place of another. The directory has a million entries.
 //!
-//! `none` is also the walk without any look-up by flow: the difference to `1/known` is what it costs to find an entry
-//! by its flow, which a cache of routes and verdicts would have to pay as well.
+//! `rules/route/{known,any}`: the look at routes and local ports alone, which an entry found by its flow could spare.
+//! `none` is the walk without any look-up by flow: the difference to `1/known` is what it costs to find such an entry.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run should say so loudly")]
 
+use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use benches::walk::{ENTRIES, Walk, directory};
 use benches::{Field, MAC, Random, document, frame, stranger, tables, with_address};
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dataplane::desired::{Action, Direction, HostConfig, PortRange, RuleConfig, RuleId, RuleProtocol};
-use dataplane::pipeline::{Context, Outer, Verdict, egress, ingress};
-use dataplane::types::{MacAddr, Nanos, PhysicalIp};
+use dataplane::pipeline::{BATCH, Context, Outer, Verdict, egress, ingress};
+use dataplane::types::{CustomerIp, MacAddr, Nanos, PhysicalIp};
 use dataplane::wire::Protocol;
 
 /// Flows that fit a port's table of connections at a load of one quarter.
@@ -50,7 +51,30 @@ fn with_rules(count: u16) -> HostConfig {
     document
 }
 
+/// What a cache of flows could spare: the route, and whether the station is a port of this host.
+fn route(criterion: &mut Criterion) {
+    let tables = tables(&with_rules(0));
+    let vnet = tables.vnets().next().unwrap();
+    for (case, flows) in [("known", KNOWN), ("any", ENTRIES)] {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let stations: Vec<CustomerIp> =
+            (0..64 * 1024).map(|_| stranger(random.below(flows)).into()).collect();
+        let mut batches = stations.as_chunks::<BATCH>().0.iter().cycle();
+        let mut group = criterion.benchmark_group("rules");
+        group.throughput(Throughput::Elements(BATCH as u64));
+        group.bench_function(format!("route/{case}"), |bencher| {
+            bencher.iter(|| {
+                for &station in batches.next().unwrap() {
+                    black_box((vnet.routes.lookup(station), vnet.local_port(station)));
+                }
+            });
+        });
+        group.finish();
+    }
+}
+
 fn bench(criterion: &mut Criterion) {
+    route(criterion);
     let (_writer, reader) = directory();
     for (name, count) in [("none", 0), ("1", 1), ("10", 10), ("500", 500)] {
         for (case, flows) in [("known", KNOWN), ("new", ENTRIES)] {
