@@ -108,6 +108,13 @@ fn a_move_waits_for_the_guest_as_told() {
     assert!(moved["first_packet_ms"].as_f64().unwrap() > 0.0 && moved["lease_ms"].is_null(), "{moved}");
     assert_eq!(say(&switch, "port show web")["last_change"]["first_packet_ms"], moved["first_packet_ms"]);
 
+    // Where the port is already, its guest has nothing to follow, and its link nothing to tell.
+    let changes = || guest.run("cat", &["/sys/class/net/web/carrier_changes"]).unwrap();
+    let before = changes();
+    let stays = say(&switch, "port move web --network 100 --ip 10.0.0.5 --wait traffic");
+    assert!(stays["lease_ms"].is_null() && stays["first_packet_ms"].is_null(), "{stays}");
+    assert_eq!(changes(), before);
+
     // A second change ends the wait of the first.
     let waiting = {
         let (socket, port) = (switch.socket(), "web".parse().unwrap());

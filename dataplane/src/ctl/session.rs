@@ -81,6 +81,11 @@ impl Session {
                 };
                 match (self.switch.move_port(&port, Place { network, ips, rules }, bounce), wait) {
                     (Ok(change), None) => ok(&moved(port, change)),
+                    // Its rules may have changed; there is nothing that its guest would have to follow.
+                    (Ok(change), Some(_)) if self.stayed(&port, change) => ok(&Moved {
+                        followed: Some(Followed { lease_ms: None, first_packet_ms: None }),
+                        ..moved(port, change)
+                    }),
                     (Ok(change), Some(wait)) => {
                         return Answer::Later(Follow { moved: moved(port, change), wait, timeout_ms });
                     }
@@ -209,6 +214,11 @@ impl Session {
             // `reply` and `answer` have taken all others.
             _ => ok(&self.drops()),
         }
+    }
+
+    /// True if the change left the port's binding as it was.
+    fn stayed(&self, port: &PortName, change: Change) -> bool {
+        self.switch.port_status(port).is_some_and(|status| status.epoch < change.generation)
     }
 
     fn edit(&self, edit: impl FnOnce(&mut HostConfig)) -> Result<Change, SwitchError> {

@@ -94,6 +94,8 @@ impl Switch {
 
     /// Moves a port to another network, or to other addresses: the atomic network change.
     ///
+    /// To stay in the network with the same addresses is no change of its binding: then the link is left alone.
+    ///
     /// Returns when the change is settled: from then on none of the port's packets appears in the old network. With a
     /// bounce the link is down from before the swap until the hold has passed, which this call does not wait for.
     ///
@@ -110,11 +112,14 @@ impl Switch {
             .find(|port| port.name == *name)
             .ok_or_else(|| SwitchError::NoSuchPort(name.clone()))?;
         let moved: &mut PortConfig = Arc::make_mut(port);
+        // A guest that stays where it is has nothing to ask for.
+        let stays = moved.network == to.network && moved.ips == to.ips;
         moved.network = to.network;
         moved.ips = to.ips;
         if let Some(rules) = to.rules {
             moved.rules = rules;
         }
+        let bounce = if stays { Bounce::No } else { bounce };
         self.change(&mut desired, document, Some((name, bounce)), received)
     }
 

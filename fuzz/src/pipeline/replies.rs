@@ -66,7 +66,9 @@ fn is_told(host: &Host, asker: &Port, ip: IpAddr, mac: MacAddr) -> bool {
     assert!(!asker.config.ips.contains(&ip), "nobody is told who has his own address");
     let vnet = host.tables.vnet_of(asker.vni).unwrap();
     let is_service = vnet.is_gateway(ip) || ip.0 == METADATA || ip.0 == WIRESERVER;
-    let known = host.writer.get(asker.vni, ip).map(|location| location.mac);
+    // A port of this host is where it is, whatever the directory has been told.
+    let here = vnet.local_port(ip).and_then(|id| host.tables.port(id)).map(|port| port.mac);
+    let known = here.or_else(|| host.writer.get(asker.vni, ip).map(|location| location.mac));
     let is_neighbour = vnet
         .config
         .subnets
