@@ -5,6 +5,7 @@
 //! answer is read by dhcproto. dhcproto 0.15 keeps options sorted and ignores option 52, so order is not compared, and
 //! the client's limit always leaves room for one options field.
 
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
 
 use dataplane::desired::{Encapsulation, UnderlayConfig};
@@ -65,7 +66,7 @@ pub fn check(input: &[u8]) {
         match dice.byte() % 8 {
             0 => world.move_to(dice.pick(&PLACES)),
             1 => world.garbage(&mut dice),
-            2 => world.now.0 += u64::from(dice.word()) << 24,
+            2 => world.now.set(world.now.get() + (u64::from(dice.word()) << 24)),
             _ => {
                 let message = Asked::any(&mut dice, &world);
                 world.say(&message, &mut dice);
@@ -79,7 +80,8 @@ struct World {
     tables: Tables,
     directory: DirectoryReader,
     _writer: DirectoryWriter,
-    now: Nanos,
+    /// Nanoseconds.
+    now: Cell<u64>,
     /// What the server last offered, and as whom.
     offered: Option<(Ipv4Addr, Ipv4Addr)>,
     /// What it last acknowledged.
@@ -230,7 +232,7 @@ impl World {
         let directory = readers.pop().unwrap();
         let tables = Tables::empty(underlay.into(), 1, 7);
         let mut world =
-            Self { tables, directory, _writer: writer, now: Nanos(1), offered: None, bound: None };
+            Self { tables, directory, _writer: writer, now: Cell::new(1), offered: None, bound: None };
         world.move_to(PLACES[0]);
         world
     }
@@ -260,7 +262,10 @@ impl World {
         buffer.resize(end + 2048, 0xee);
         let mut packets = [Packet::within(&mut buffer, 128, end, Offload::NONE)];
         let mut verdicts = Verdicts::new();
-        let context = Context { tables: &self.tables, directory: &self.directory, now: self.now, worker: 0 };
+        // A second between two messages: nobody has had its share of answers.
+        self.now.set(self.now.get() + 1_000_000_000);
+        let now = Nanos(self.now.get());
+        let context = Context { tables: &self.tables, directory: &self.directory, now, worker: 0 };
         egress(&context, &self.port(), &mut packets, &mut verdicts);
         (verdicts[0], packets[0].frame().to_vec())
     }
