@@ -84,6 +84,21 @@ fn ports_come_move_and_go_with_their_interfaces() {
 }
 
 #[test]
+fn a_port_whose_interface_was_removed_says_so() {
+    let scene = Scene::new(&[]);
+    let switch = stage(&scene);
+    let guest = scene.static_guest(&switch, "web", 100, MAC, "10.0.0.5");
+    assert_eq!(say(&switch, "port show web")["link"], "up");
+    guest.run("ip", &["link", "delete", "web"]).unwrap();
+    scene::until("the loss to be noticed", || say(&switch, "port list")["ports"][0]["link"] == "missing");
+    assert_eq!(say(&switch, "port show web")["link"], "missing");
+    scene::until("it to be logged by name", || switch.log().contains("port=\"web\""));
+    say(&switch, "port remove web");
+    let _guest = scene.static_guest(&switch, "web2", 100, MAC, "10.0.0.5");
+    assert_eq!(say(&switch, "port show web2")["link"], "up");
+}
+
+#[test]
 fn a_move_waits_for_the_guest_as_told() {
     let scene = Scene::new(&[]);
     let switch = stage(&scene);

@@ -205,6 +205,7 @@ const fn link(link: Link) -> &'static str {
     match link {
         Link::Up => "up",
         Link::Down => "down",
+        Link::Missing => "missing",
     }
 }
 

@@ -345,8 +345,10 @@ pub struct PortSummary {
 pub enum Link {
     /// It passes frames.
     Up,
-    /// A bounce holds it down, or there is no device.
+    /// A bounce holds it down.
     Down,
+    /// There is no interface: it could not be had, or somebody has removed it. Remove the port and add it again.
+    Missing,
 }
 
 /// Everything about one port.

@@ -379,7 +379,11 @@ fn no_such_entry(network: Vni, ip: &str) -> Refusal {
 
 fn summary(status: &PortStatus) -> PortSummary {
     let config = status.config.as_ref().clone();
-    let link = if status.link_up { Link::Up } else { Link::Down };
+    let link = match (status.is_missing, status.link_up) {
+        (true, _) => Link::Missing,
+        (false, true) => Link::Up,
+        (false, false) => Link::Down,
+    };
     let generation: Generation = status.epoch;
     PortSummary { config, link, generation }
 }

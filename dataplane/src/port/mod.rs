@@ -52,6 +52,11 @@ pub trait Device: Send + Sync {
     /// The descriptor that becomes readable when frames wait in `queue`; `None` if there is none to poll.
     fn poll_fd(&self, queue: usize) -> Option<BorrowedFd<'_>>;
 
+    /// True once the interface was found to exist no longer.
+    fn is_gone(&self) -> bool {
+        false
+    }
+
     /// Reads one frame into `into`, without waiting. `None` when no frame waits.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 
@@ -29,6 +30,8 @@ pub struct Tap {
     queue_frames: usize,
     udp_trains: bool,
     existed: bool,
+    /// Somebody has removed the interface.
+    gone: AtomicBool,
 }
 
 impl Tap {
@@ -38,7 +41,15 @@ impl Tap {
     /// [`OpenError`].
     pub fn open(opener: &dyn Opener, spec: &TapSpec) -> Result<Self, OpenError> {
         let OpenTap { queues, control, queue_frames, udp_trains, existed } = opener.open_tap(spec)?;
-        Ok(Self { name: spec.name.clone(), queues, control, queue_frames, udp_trains, existed })
+        Ok(Self {
+            name: spec.name.clone(),
+            queues,
+            control,
+            queue_frames,
+            udp_trains,
+            existed,
+            gone: AtomicBool::new(false),
+        })
     }
 
     /// The interface's name.
@@ -89,6 +100,10 @@ impl Device for Tap {
         self.queues.len()
     }
 
+    fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+
     fn poll_fd(&self, queue: usize) -> Option<BorrowedFd<'_>> {
         self.queues.get(queue).map(AsFd::as_fd)
     }
@@ -101,7 +116,13 @@ impl Device for Tap {
             match rustix::io::readv(fd, &mut pieces) {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(None),
-                other => break other.map_err(refusal)?,
+                other => {
+                    break other.map_err(refusal).inspect_err(|error| {
+                        if matches!(error, DeviceError::Gone) {
+                            self.gone.store(true, Ordering::Relaxed);
+                        }
+                    })?;
+                }
             }
         };
         let length = read.saturating_sub(virtio::LEN);

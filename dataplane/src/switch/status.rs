@@ -19,6 +19,8 @@ pub struct PortStatus {
     pub epoch: Generation,
     /// False while a bounce holds the link down, and for a port whose interface could not be had.
     pub link_up: bool,
+    /// True for a port whose interface could not be had, or was removed by somebody else.
+    pub is_missing: bool,
     /// The last change of its binding since the switch started.
     pub last_change: Option<LastChange>,
     /// How many connections its rules are following; `None` without rules.
@@ -79,7 +81,9 @@ impl Switch {
         Some(PortStatus {
             config: port.config.clone(),
             epoch: port.epoch,
-            link_up: plane.device(port.id).is_some() && !self.bouncer.is_down(name),
+            link_up: plane.device(port.id).is_some_and(|device| !device.is_gone())
+                && !self.bouncer.is_down(name),
+            is_missing: plane.device(port.id).is_none_or(|device| device.is_gone()),
             last_change,
             connections: port.guard.as_ref().map(|guard| guard.connections.count(self.clock.now())),
             totals: port.counters.sum(),

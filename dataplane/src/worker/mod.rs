@@ -280,8 +280,9 @@ impl Worker {
                     if let Some(watched) = self.watched.iter().find(at) {
                         adopt::ignore(watched, &self.poller);
                     }
+                    let name = self.plane.current().tables.port(port).map(|port| port.config.name.clone());
                     tracing::warn!(
-                        port = port.0,
+                        port = name.as_ref().map_or("?", |name| name.as_str()),
                         "the port's interface is gone; remove the port and add it again to bring it back"
                     );
                 }
