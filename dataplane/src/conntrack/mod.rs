@@ -88,12 +88,6 @@ impl Connections {
         self.slots.update(&known.found, Tick::of(now), Some);
     }
 
-    /// True if the connection is known. Changes nothing: for what merely speaks of it.
-    #[must_use]
-    pub fn knows(&self, key: &Key, now: Nanos) -> bool {
-        self.find(key, now).is_some()
-    }
-
     /// Notes a connection that rules of generation `epoch` have let begin with a packet going `direction`.
     ///
     /// # Errors

@@ -8,7 +8,7 @@
 //! | belongs to a connection that these rules have admitted | yes |
 //! | belongs to one that earlier rules have admitted | if these would admit it too, in the direction in which it began |
 //! | begins a connection | if the rules allow it; a TCP segment from the middle of one begins it as well |
-//! | is an ICMP error about a packet of a known connection | yes |
+//! | is an ICMP error about a packet of a connection that these rules have admitted | yes |
 //! | is another ICMP message | if the rules allow it |
 //! | is a later fragment | if its datagram's first fragment has passed |
 //!
@@ -78,7 +78,7 @@ impl Case<'_> {
         }
         match self.sort(ends) {
             Sort::Flow(key) => self.judge_flow(&key, self.segment())?,
-            Sort::ErrorAbout(Some(key)) if self.connections().knows(&key, self.context.now) => {}
+            Sort::ErrorAbout(Some(key)) if self.is_admitted(&key) => {}
             Sort::ErrorAbout(_) | Sort::Single => self.ask(self.direction)?,
         }
         if self.headers.fragment == Fragment::First { self.expect_pieces(ends) } else { Ok(()) }
@@ -143,7 +143,7 @@ impl Case<'_> {
     fn judge_later_fragment(&self, ends: Ends) -> Result<(), DropReason> {
         let known = self.identification().is_some_and(|identification| {
             let key = Key::pieces(self.direction, self.headers.protocol, ends, identification);
-            self.connections().knows(&key, self.context.now)
+            self.is_admitted(&key)
         });
         if known { Ok(()) } else { Err(DropReason::FragmentUnmatched) }
     }
@@ -240,6 +240,12 @@ impl Case<'_> {
             }
             Network::Other => None,
         }
+    }
+
+    /// True for a connection that these very rules have admitted or confirmed: what merely speaks of it does not confirm it.
+    fn is_admitted(&self, key: &Key) -> bool {
+        let known = self.connections().find(key, self.context.now);
+        known.is_some_and(|known| known.epoch() == self.guard.rules.epoch)
     }
 
     fn connections(&self) -> &Connections {

@@ -254,6 +254,16 @@ fn errors_about_a_known_connection_pass() {
         let ping = there(family).ping(false, 7);
         assert!(out(&world, &ping));
         assert!(inward(&world, &error.unreachable(&ping)));
+        // Of a connection that the rules would not let begin any more, nothing is told either.
+        let mut world = ruled(&json!([{"direction": "in", "action": "deny", "priority": 9}]));
+        assert!(out(&world, &asked));
+        set_rules(
+            &mut world,
+            3,
+            A1,
+            &json!([{"direction": "in", "action": "deny"}, {"direction": "out", "action": "deny"}]),
+        );
+        assert!(!inward(&world, &error.unreachable(&asked)));
         // The guest's own errors, about what came in.
         let rules = json!([{"direction": "out", "action": "deny", "priority": 65535}]);
         let world = ruled(&rules);
