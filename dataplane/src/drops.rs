@@ -103,7 +103,7 @@ drop_reasons! {
     RuleDeniedOut, "rule_denied_out", "A rule of the sending port denies the packet.";
     RuleDeniedIn, "rule_denied_in", "A rule of the receiving port denies the packet.";
     ConnectionsFull, "connections_full", "The port has no room for another connection: all that it could displace are established.";
-    FragmentUnmatched, "fragment_unmatched", "A later fragment of a datagram whose first fragment has not passed the port's rules.";
+    FragmentUnmatched, "fragment_unmatched", "A later fragment of a datagram whose first fragment has not passed the port's rules, or a first one that has IPv6 extension headers behind its fragment header.";
     // the change of a network
     Moved, "moved", "The frame was waiting when its port moved to another network.";
     StaleReply, "stale_reply", "The answer was made before its port moved to another network.";

@@ -2,7 +2,8 @@
 //!
 //! Bounded: a port has room for [`CAPACITY`] connections, and a new one takes the place of one that is over, else of one
 //! that only one side has spoken on, else of one whose next packet would bring it back; never of an established one
-//! that was heard of within five minutes. So a flood of half-open connections displaces its own kind. Time is an
+//! that was heard of within five minutes, unless the newcomer is the guest's own and the other was begun by a peer. So a flood
+//! of half-open connections displaces its own kind, and peers cannot take all the room. Time is an
 //! argument, and there is no timer: an entry carries its end, and one that is past it is free room.
 //!
 //! Shared by all workers; nobody waits (see `slots`). Kept when the port's rules change, gone when its network does.
@@ -45,6 +46,12 @@ impl Known {
     #[must_use]
     pub const fn epoch(&self) -> Generation {
         self.found.epoch
+    }
+
+    /// True if it is over, and this packet begins another one.
+    #[must_use]
+    pub fn is_begun_anew(&self, direction: Direction, segment: Segment) -> bool {
+        self.found.state.next(self.origin() == direction, segment) == Step::Anew
     }
 
     /// Which way its first packet went.

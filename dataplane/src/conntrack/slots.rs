@@ -27,8 +27,6 @@ const LINE_WORDS: usize = 8;
 const ENTRY_WORDS: usize = LINE_WORDS;
 /// How often a writer that others got ahead of tries again.
 const TRIES: usize = 4;
-/// An established connection that has been silent for this many ticks gives way when there is no room (five minutes).
-const IDLE_TICKS: u32 = 1118;
 
 /// Time in units of 2²⁸ ns (0.27 s): fine enough for timeouts, and coarse enough that a busy connection is rarely
 /// written to.
@@ -43,11 +41,15 @@ impl Tick {
 
     #[inline]
     const fn after(self, state: State) -> Self {
-        // At least one whole tick: none would expire at once. Timeouts are hours at most.
-        let ticks = ((state.timeout_seconds() * 1_000_000_000) >> 28) + 1;
-        let [a, b, c, d, ..] = ticks.to_le_bytes();
-        Self(self.0.saturating_add(u32::from_le_bytes([a, b, c, d])))
+        // At least one whole tick: none would expire at once.
+        Self(self.0.saturating_add(ticks(state.timeout_seconds()) + 1))
     }
+}
+
+/// Whole ticks of some hours at most.
+const fn ticks(seconds: u64) -> u32 {
+    let [a, b, c, d, ..] = ((seconds * 1_000_000_000) >> 28).to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }
 
 /// A state word: expiry 32, version 16, tag 11, origin 1, state 4 bits.
@@ -196,7 +198,8 @@ impl Slots {
             word = present;
             state = match present.state().filter(|_| present.version() == found.word.version()) {
                 Some(state) => state,
-                None => return true,
+                // Who was about to begin another one has yet to ask.
+                None => return to.state().is_some(),
             };
         }
     }
@@ -219,7 +222,7 @@ impl Slots {
     /// [`Full`]: all slots that it could have are held by connections that do not give way.
     pub(super) fn insert(&self, new: &Entry<'_>, now: Tick) -> Result<(), Full> {
         for _ in 0..TRIES {
-            let (at, old) = self.victim(new.hash, now).ok_or(Full)?;
+            let (at, old) = self.victim(new.hash, new.origin_is_out, now).ok_or(Full)?;
             let version = old.next_version();
             if self.exchange(at, old, Word(BEING_WRITTEN | version)).is_some() {
                 continue;
@@ -251,8 +254,10 @@ impl Slots {
     }
 
     /// The slot to take: a free or expired one, else that of the lowest rank that was silent for longest.
-    fn victim(&self, hash: u64, now: Tick) -> Option<(usize, Word)> {
+    fn victim(&self, hash: u64, origin_is_out: bool, now: Tick) -> Option<(usize, Word)> {
         let mut best: Option<(Rank, Tick, usize, Word)> = None;
+        // For the guest's own: one that its peers have begun. They could fill the table otherwise.
+        let mut theirs: Option<(Tick, usize, Word)> = None;
         for at in self.sets(hash).flat_map(|set| set..set + WAYS) {
             let word = Word(self.word(at)?.load(Ordering::Relaxed));
             if word.is_being_written() {
@@ -260,7 +265,12 @@ impl Slots {
             }
             let Some(state) = word.state().filter(|_| word.expires() > now) else { return Some((at, word)) };
             let last_seen = Tick(word.expires().0.saturating_sub(now.after(state).0.saturating_sub(now.0)));
-            if state.rank() == Rank::Established && now.0.saturating_sub(last_seen.0) < IDLE_TICKS {
+            let is_firm = now.0.saturating_sub(last_seen.0) < ticks(state.firm_seconds());
+            if state.rank() == Rank::Established && is_firm {
+                if origin_is_out && !word.origin_is_out() && theirs.is_none_or(|theirs| last_seen < theirs.0)
+                {
+                    theirs = Some((last_seen, at, word));
+                }
                 continue;
             }
             let candidate = (state.rank(), last_seen, at, word);
@@ -268,7 +278,7 @@ impl Slots {
                 best = Some(candidate);
             }
         }
-        best.map(|(_, _, at, word)| (at, word))
+        best.map(|(_, _, at, word)| (at, word)).or(theirs.map(|(_, at, word)| (at, word)))
     }
 
     /// The first slots of the two sets that a key may stand in.

@@ -125,8 +125,8 @@ impl State {
             (other, _) => other,
         };
         Step::To(match (handshake, from_origin, flags.contains(Flags::FIN)) {
-            // Nobody ends what has not begun.
-            (Self::SynSent, _, _) => handshake,
+            // Nobody ends what has not begun: an end without the acknowledgement would look like a handshake seen through.
+            (Self::SynSent | Self::SynReceived, _, _) => handshake,
             (Self::OriginClosed, false, true) | (Self::ReplyClosed, true, true) => Self::Closed,
             (Self::OriginClosed | Self::ReplyClosed, _, _) | (_, _, false) => handshake,
             (_, true, true) => Self::OriginClosed,
@@ -153,6 +153,15 @@ impl State {
     #[must_use]
     pub const fn is_prolonged(self) -> bool {
         !matches!(self, Self::Closed | Self::Reset)
+    }
+
+    /// How long a connection of rank [`Rank::Established`] may be silent before it gives way when there is no room, in seconds.
+    #[must_use]
+    pub const fn firm_seconds(self) -> u64 {
+        match self {
+            Self::OriginClosed | Self::ReplyClosed => 60,
+            _ => 300,
+        }
     }
 
     /// See [`Rank`].
@@ -208,6 +217,8 @@ mod tests {
             (&[(o, SYN), (r, SYN_ACK), (r, ACK)], State::SynReceived),
             (&[(o, SYN), (r, SYN_ACK), (o, ACK)], State::Established),
             (&[(o, SYN), (r, SYN_ACK), (o, FIN)], State::OriginClosed),
+            (&[(o, SYN), (r, SYN_ACK), (o, Flags::FIN)], State::SynReceived),
+            (&[(o, SYN), (r, SYN_ACK), (r, FIN)], State::SynReceived),
             (&[(o, SYN), (r, SYN_ACK), (o, ACK), (r, ACK)], State::Established),
             (&[(o, SYN), (r, SYN_ACK), (o, ACK), (r, SYN)], State::Established),
             (&[(o, SYN), (r, SYN_ACK), (o, ACK), (o, FIN)], State::OriginClosed),

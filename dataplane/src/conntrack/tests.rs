@@ -203,3 +203,15 @@ fn several_workers_never_see_one_connection_for_another() {
         }
     });
 }
+
+#[test]
+fn of_two_workers_that_meet_a_new_beginning_both_ask_the_rules() {
+    let connections = Connections::new(7);
+    let syn = Segment::Tcp(Flags::SYN);
+    connections.admit(&key(1), Direction::Out, State::SynSent, EPOCH, at(0)).unwrap();
+    step(&connections, &key(1), Direction::In, Segment::Tcp(Flags::RST), at(1)).unwrap();
+    // Two workers, one SYN each, of the side that the rules do not let begin.
+    let (one, other) = (connections.find(&key(1), at(2)).unwrap(), connections.find(&key(1), at(2)).unwrap());
+    assert!(!connections.follow(&one, Direction::In, syn, at(2)));
+    assert!(!connections.follow(&other, Direction::In, syn, at(2)), "passes, and no rule was asked");
+}

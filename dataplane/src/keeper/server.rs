@@ -336,6 +336,7 @@ impl Server {
             if connection.is_switch && connection.channel.is_closed() {
                 connection.is_switch = false;
                 self.shelf.returned();
+                self.alone = Some((Instant::now(), self.home.keep));
             }
         }
     }

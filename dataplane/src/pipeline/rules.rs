@@ -76,6 +76,9 @@ impl Case<'_> {
         if self.headers.fragment == Fragment::Later {
             return self.judge_later_fragment(ends);
         }
+        if self.headers.fragment == Fragment::First && !self.shows_its_transport() {
+            return Err(DropReason::FragmentUnmatched);
+        }
         match self.sort(ends) {
             Sort::Flow(key) => self.judge_flow(&key, self.segment())?,
             Sort::ErrorAbout(Some(key)) if self.is_admitted(&key) => {}
@@ -89,7 +92,7 @@ impl Case<'_> {
         let connections = self.connections();
         let now = self.context.now;
         if let Some(known) = connections.find(key, now) {
-            if known.epoch() != self.guard.rules.epoch {
+            if known.epoch() != self.guard.rules.epoch && !known.is_begun_anew(self.direction, segment) {
                 self.judge_again(&known)?;
             }
             if connections.follow(&known, self.direction, segment, now) {
@@ -190,7 +193,10 @@ impl Case<'_> {
             }
             Transport::Other => Sort::Flow(Key::flow(protocol, ends, (0, 0))),
             Transport::Icmp { kind, .. } => match query(protocol, kind) {
-                Some(query) => Sort::Flow(Key::flow(protocol, ends, (self.icmp_identifier(), query.into()))),
+                Some(query) => {
+                    let asked = asked(query, kind, self.direction);
+                    Sort::Flow(Key::flow(protocol, ends, (self.icmp_identifier(), asked)))
+                }
                 None if is_error(protocol, kind) => Sort::ErrorAbout(self.quoted(ends)),
                 None => Sort::Single,
             },
@@ -214,7 +220,8 @@ impl Case<'_> {
             },
             Protocol::ICMPV4 | Protocol::ICMPV6 => {
                 let [kind, _, _, _, i0, i1, ..] = quote.transport;
-                (u16::from_be_bytes([i0, i1]), query(quote.protocol, kind)?.into())
+                let query = query(quote.protocol, kind)?;
+                (u16::from_be_bytes([i0, i1]), asked(query, kind, self.direction.reverse()))
             }
             _ => (0, 0),
         };
@@ -224,6 +231,27 @@ impl Case<'_> {
     fn icmp_identifier(&self) -> u16 {
         let header = self.frame.get(self.headers.transport_offset()..).and_then(|bytes| bytes.first_chunk());
         header.map_or(0, |&[_, _, _, _, i0, i1]| u16::from_be_bytes([i0, i1]))
+    }
+
+    /// False for a first fragment over IPv6 with extension headers behind its fragment header. Later fragments name the first of
+    /// those as their protocol, and could overwrite from there on what was judged here.
+    #[cold]
+    fn shows_its_transport(&self) -> bool {
+        let Network::V6 { .. } = self.headers.network else { return true };
+        let packet = self.frame.get(ethernet::HEADER_BYTES..).unwrap_or_default();
+        let transport = self.headers.transport_offset() - ethernet::HEADER_BYTES;
+        let mut next = packet.get(6).copied().unwrap_or_default();
+        let mut at = ipv6::HEADER_BYTES;
+        while Protocol(next) != Protocol::FRAGMENT {
+            let Some(&[following, length]) = packet.get(at..).and_then(|header| header.first_chunk()) else {
+                return false;
+            };
+            (next, at) = (following, at + 8 + usize::from(length) * 8);
+            if at >= transport {
+                return false;
+            }
+        }
+        at + 8 == transport
     }
 
     /// What the fragments of a datagram have in common.
@@ -270,6 +298,12 @@ const fn query(protocol: Protocol, kind: u8) -> Option<u8> {
         (Protocol::ICMPV6, 128 | 129) => Some(128),
         _ => None,
     }
+}
+
+/// The query, and which side asks it: a query of the other side is no answer.
+fn asked(query: u8, kind: u8, direction: Direction) -> u16 {
+    let asker = if kind == query { direction } else { direction.reverse() };
+    u16::from(query) | if asker == Direction::Out { 0x100 } else { 0 }
 }
 
 /// Messages that quote a packet.

@@ -406,3 +406,90 @@ fn what_the_switch_answers_is_not_asked_of_the_rules() {
     let gateway = Head::of(&A1, dataplane::types::MacAddr::ROUTER, "10.0.0.1");
     world.a.send(&A1, &gateway.echo(b"")).is_reply(dataplane::pipeline::Trap::Echo);
 }
+
+#[test]
+fn a_query_is_no_answer() {
+    for family in FAMILIES {
+        let world = ruled(&deny_in());
+        assert!(!inward(&world, &back(family).ping(false, 7)), "denied");
+        assert!(out(&world, &there(family).ping(false, 7)));
+        assert!(inward(&world, &back(family).ping(true, 7)), "the answer");
+        assert!(
+            !inward(&world, &back(family).ping(false, 7)),
+            "a query of the peer's own rides on the guest's"
+        );
+    }
+}
+
+/// An IPv6 fragment: `next` is what its fragment header says.
+fn piece_v6(whole: &[u8], next: u8, offset: u16, more: bool, bytes: &[u8]) -> Vec<u8> {
+    let field = (offset | u16::from(more)).to_be_bytes();
+    let mut frame = [&whole[..54], &[next, 0, field[0], field[1], 0, 0, 0, 77], bytes].concat();
+    frame[20] = 44;
+    let length = u16::try_from(frame.len() - 54).unwrap();
+    frame[18..20].copy_from_slice(&length.to_be_bytes());
+    frame
+}
+
+#[test]
+fn a_later_fragment_may_not_overwrite_the_ports() {
+    let world = ruled(&json!([
+        {"direction": "in", "action": "allow", "protocol": "udp", "ports": "53"},
+        {"direction": "in", "action": "deny", "priority": 65535}
+    ]));
+    let allowed = back(v6).udp((999, 53), &[1; 24]);
+    let options = [17, 0, 1, 4, 0, 0, 0, 0];
+    // Fragmentable part: destination options (8 bytes), then UDP at offset 8.
+    let first = piece_v6(&allowed, 60, 0, true, &[&options[..], &allowed[54..78]].concat());
+    arrive(&world, 100, &first).is_drop(DropReason::FragmentUnmatched, "a1");
+    // Overlaps bytes 8.. of it: the UDP header, with another port.
+    let denied = back(v6).udp((999, 22), &[1; 24]);
+    let second = piece_v6(&allowed, 17, 8, false, &denied[54..]);
+    let outcome = arrive(&world, 100, &second);
+    outcome.is_drop(DropReason::FragmentUnmatched, "a1");
+    // With the transport right behind the fragment header both pieces pass.
+    assert!(inward(&world, &piece_v6(&allowed, 17, 0, true, &allowed[54..78])));
+    assert!(inward(&world, &piece_v6(&allowed, 17, 24, false, &allowed[78..])));
+}
+
+#[test]
+fn peers_cannot_take_the_room_from_the_guests_own_connections() {
+    let world = ruled(&json!([
+        {"direction": "in", "action": "allow", "protocol": "tcp", "ports": "443"},
+        {"direction": "in", "action": "deny", "priority": 65535}
+    ]));
+    let (mut made, mut full) = (0, 0);
+    for port in 1..=60_000_u16 {
+        match arrive(&world, 100, &back(v4).segment((port, 443), "S")).verdict {
+            Verdict::Deliver(_) => {}
+            Verdict::Drop(DropReason::ConnectionsFull) => {
+                full += 1;
+                continue;
+            }
+            other => panic!("{other:?}"),
+        }
+        out(&world, &there(v4).segment((443, port), "SA"));
+        inward(&world, &back(v4).segment((port, 443), "A"));
+        made += 1;
+    }
+    assert!(made > 30_000 && full > 0, "{made} made, {full} full: not filled");
+    let mut lost = 0;
+    for port in 1..=1000 {
+        match world.a.send(&A1, &there(v4).segment((port, 80), "S")).verdict {
+            Verdict::Underlay(_) => {}
+            Verdict::Drop(DropReason::ConnectionsFull) => lost += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(lost, 0, "of 1000 connections of the guest's own");
+}
+
+#[test]
+fn the_guest_may_begin_what_is_over() {
+    // Guest-begun connection, reset; then the rules forbid going out and allow coming in.
+    let mut world = ruled(&json!([{"direction": "out", "action": "allow"}]));
+    assert!(out(&world, &there(v4).segment((443, 999), "S")));
+    assert!(inward(&world, &back(v4).segment((999, 443), "RA")));
+    set_rules(&mut world, 3, A1, &json!([{"direction": "out", "action": "deny"}]));
+    assert!(inward(&world, &back(v4).segment((999, 443), "S")), "a new one, which the rules allow");
+}

@@ -160,3 +160,26 @@ fn a_keeper_that_nobody_can_find_goes() {
     std::fs::remove_file(house.dir.path().join(SOCKET_NAME)).unwrap();
     house.ended();
 }
+
+#[test]
+fn a_ghost_that_was_laid_leaves_the_keeper_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = channel::listen(dir.path()).unwrap();
+    let keep = Duration::from_secs(1);
+    let mut server = Server::new(listener, Residence { state_dir: dir.path().into(), keep }).unwrap();
+    let send = |channel: &Channel, ask: &Ask| channel.send(&protocol::encode(ask, 0).unwrap(), &[]).unwrap();
+    let visitor = Channel::connect(dir.path(), PATIENCE).unwrap();
+    server.accept();
+    let switch = Channel::connect(dir.path(), PATIENCE).unwrap();
+    server.accept();
+    send(&switch, &Ask::Hello { speaks: SPOKEN, keep_seconds: 1 });
+    assert_eq!(server.hear(1), Then::Stay);
+    assert!(server.alone.is_none());
+    // Both in one turn of the loop: the visitor's question, and the end of the switch.
+    send(&visitor, &Ask::Status {});
+    drop(switch);
+    assert_eq!(server.hear(0), Then::Stay);
+    assert_eq!(server.hear(1), Then::Hang);
+    server.hang_up(1);
+    assert!(server.alone.is_some(), "it would keep everything for ever");
+}
