@@ -106,8 +106,8 @@ fn what_the_switch_refuses_exits_with_1_and_changes_nothing() {
         (
             "network add 100 --prefix 10.0.0.0/24",
             "network 100",
-            "network 100 is there twice",
-            "remove one of them",
+            "network 100 already exists",
+            "choose another VNI",
         ),
         (
             "network add 300 --prefix 10.0.0.0/24 --prefix 10.0.0.128/25",
@@ -133,13 +133,13 @@ fn what_the_switch_refuses_exits_with_1_and_changes_nothing() {
             "no room for a gateway and a guest",
             "/30",
         ),
-        ("network remove 300", "network 300", "network 300 does not exist", "network add 300"),
+        ("network remove 300", "network 300", "network 300 does not exist", "network list"),
         ("network remove 200", "network 100, route 10.9.0.0/16", "network 200 does not exist", "add"),
         (
             "route add --network 100 10.9.0.0/16 --via drop",
             "network 100, route 10.9.0.0/16",
-            "there twice",
-            "remove the other",
+            "network 100 already has a route to 10.9.0.0/16",
+            "route remove --network 100 10.9.0.0/16",
         ),
         (
             "route add --network 100 10.8.0.0/16 --via 10.1.0.1",
@@ -153,7 +153,7 @@ fn what_the_switch_refuses_exits_with_1_and_changes_nothing() {
             "has no route to 10.8.0.0/16",
             "route list",
         ),
-        ("route list --network 300", "network 300", "network 300 does not exist", "network add 300"),
+        ("route list --network 300", "network 300", "network 300 does not exist", "network list"),
         (
             &format!("{port} --network 300 --ip 10.0.0.5"),
             "port web, network",

@@ -234,10 +234,11 @@ fn the_verbs_say_what_is_wrong_and_change_nothing() {
         assert!(!failure.part("remedy").unwrap().is_empty(), "{line}");
     }
     assert_eq!(generation(&pair), before);
-    // Two rules with one id, in one document.
+    // A number that another rule has.
     pair.rule("--direction out --action deny --protocol udp --ports 53 --remote 10.9.0.0/16 --id 4");
     let failure = pair.a.say("rule add --port bob --direction in --action allow --id 4").unwrap_err();
-    assert!(failure.part("what").unwrap().contains("twice"), "{failure}");
+    assert_eq!(failure.part("what").unwrap(), "port bob already has a rule 4");
+    assert!(failure.part("remedy").unwrap().contains("leave --id out"), "{failure}");
     let listed = say(&pair.a, "rule list");
     let expected = serde_json::json!({"rules": [{
         "port": "bob", "id": 4, "direction": "out", "action": "deny", "protocol": "udp",

@@ -115,7 +115,11 @@ impl Switch {
         if let Some(rules) = to.rules {
             moved.rules = rules;
         }
-        self.change(&mut desired, document, Some((name, bounce)), received)
+        let moved = self.change(&mut desired, document, Some((name, bounce)), received);
+        moved.map_err(|error| match error {
+            SwitchError::Config(error) => error.told_of(name).into(),
+            other => other,
+        })
     }
 
     /// The one walk that every change takes.
