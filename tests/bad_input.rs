@@ -100,14 +100,23 @@ fn what_the_command_line_is_told() {
     house.refuses(&["no-such-verb"], 2, ["no-such-verb", "", ""]);
     // The command line is right, and the switch refuses.
     house.refuses(&["network", "add", "300", "--prefix", "10.1.0.7/24"], 2, ["write 10.1.0.0/24", "", ""]);
-    house.refuses(&["network", "add", "100", "--prefix", "10.1.0.0/24"], 1, ["100", "", ""]);
+    house.refuses(&["network", "add", "100", "--prefix", "10.1.0.0/24"], 1, ["already exists", "", "apply"]);
     let add = |name, mac, ip, netns| {
         ["port", "add", name, "--network", "100", "--mac", mac, "--ip", ip, "--netns", netns]
     };
     house.scene.world.add_netns("free").unwrap();
     house.refuses(&add("g2", "02:00:00:00:00:01", "10.0.0.2", "free"), 1, ["02:00:00:00:00:01", "g", ""]);
     house.refuses(&add("g2", "02:00:00:00:00:02", "10.0.0.1", "free"), 1, ["10.0.0.1", "g", ""]);
-    house.refuses(&add("g1", "02:00:00:00:00:02", "10.0.0.2", "free"), 1, ["g1", "", ""]);
+    house.refuses(
+        &add("g1", "02:00:00:00:00:02", "10.0.0.2", "free"),
+        1,
+        ["g1 already exists", "", "port move"],
+    );
+    house.refuses(
+        &add("g2", "02:00:00:00:00:02", "10.0.0.2,10.0.0.2", "free"),
+        1,
+        ["twice", "g2, ips", "once"],
+    );
     house.refuses(&add("g2", "02:00:00:00:00:02", "10.9.9.9", "free"), 1, ["10.9.9.9", "", ""]);
     house.refuses(&add("g2", "02:00:00:00:00:02", "10.0.0.2", "nowhere"), 1, ["nowhere", "", "ip netns"]);
     house.refuses(&["port", "move", "g9", "--network", "100", "--ip", "10.0.0.9"], 1, ["g9", "", ""]);

@@ -52,6 +52,28 @@ fn what_is_not_understood_exits_with_2_and_says_what_would_be() {
             "`anywhere` is no next hop: expected an IP address, `gateway`, `drop` or `network:VNI`",
         ),
         ("route add --network 1 10.0.0.0/8 --via network:0", "VNI 0 is out of range"),
+        ("rule add --port a --direction in --action deny --ports 443", "protocol any has no ports"),
+        ("rule add --port a --direction in --action deny --icmp-type 8", "protocol any has no ICMP types"),
+        (
+            "rule add --port a --direction in --action deny --icmp-type echo",
+            "`echo` is not an ICMP type: expected a number from 0 to 255",
+        ),
+        (
+            "rule add --port a --direction in --action deny --priority -1",
+            "`-1` is not a priority: expected a number from 0 to 65535",
+        ),
+        (
+            "rule add --port a --direction in --action deny --id 0",
+            "`0` is not a rule's number: expected one from 1",
+        ),
+        ("rule remove --port a x", "`x` is not a rule's number: expected one from 1"),
+        ("rule del --port a -1", "`-1` is not a rule's number"),
+        ("rule add --port a --direction in --action deny --remote 10.0.0.5/24", "write 10.0.0.0/24"),
+        (
+            "port move web --network 1 --ip 10.0.0.1 --rules /nonexistent.json",
+            "cannot read the file: No such file",
+        ),
+        ("stop --config /nonexistent.toml --socket /nonexistent", "`stop` does not ask at a socket"),
         ("apply /nonexistent.json", "cannot read the file: No such file"),
         ("directory import /nonexistent.json", "cannot read the file: No such file"),
         ("run --config /nonexistent.toml", "cannot read the configuration: No such file"),
@@ -106,8 +128,8 @@ fn what_the_switch_refuses_exits_with_1_and_changes_nothing() {
         (
             "network add 100 --prefix 10.0.0.0/24",
             "network 100",
-            "network 100 is there twice",
-            "remove one of them",
+            "network 100 already exists",
+            "choose another VNI",
         ),
         (
             "network add 300 --prefix 10.0.0.0/24 --prefix 10.0.0.128/25",
@@ -133,13 +155,13 @@ fn what_the_switch_refuses_exits_with_1_and_changes_nothing() {
             "no room for a gateway and a guest",
             "/30",
         ),
-        ("network remove 300", "network 300", "network 300 does not exist", "network add 300"),
+        ("network remove 300", "network 300", "network 300 does not exist", "network list"),
         ("network remove 200", "network 100, route 10.9.0.0/16", "network 200 does not exist", "add"),
         (
             "route add --network 100 10.9.0.0/16 --via drop",
             "network 100, route 10.9.0.0/16",
-            "there twice",
-            "remove the other",
+            "network 100 already has a route to 10.9.0.0/16",
+            "route remove --network 100 10.9.0.0/16",
         ),
         (
             "route add --network 100 10.8.0.0/16 --via 10.1.0.1",
@@ -153,7 +175,7 @@ fn what_the_switch_refuses_exits_with_1_and_changes_nothing() {
             "has no route to 10.8.0.0/16",
             "route list",
         ),
-        ("route list --network 300", "network 300", "network 300 does not exist", "network add 300"),
+        ("route list --network 300", "network 300", "network 300 does not exist", "network list"),
         (
             &format!("{port} --network 300 --ip 10.0.0.5"),
             "port web, network",
@@ -288,6 +310,10 @@ fn verbs_do_what_they_say_in_both_formats() {
     );
     let said = host.say("route remove --network 100 10.9.0.0/16");
     assert_eq!(said.out, "network 100 has no route to 10.9.0.0/16 since generation 3\n");
+    // An address is the prefix of that host.
+    host.ask("route add --network 100 10.9.0.7 --via drop");
+    assert_eq!(host.ask("route list")["routes"][0]["prefix"], "10.9.0.7/32");
+    host.ask("route del --network 100 10.9.0.7");
 
     let entry =
         json!({"network": 100, "ip": "10.0.0.9", "mac": "02:00:00:00:00:09", "physical_ip": "192.0.2.9"});
@@ -297,18 +323,27 @@ fn verbs_do_what_they_say_in_both_formats() {
     assert_eq!(host.ask("directory list --network 100"), json!({"entries": [entry]}));
     assert_eq!(host.ask("directory remove --network 100 --ip 10.0.0.9"), json!({"entries": 1}));
 
-    assert_eq!(host.ask("port list"), json!({"generation": 3, "ports": []}));
+    // It counts what it brings, and nothing of what is there.
+    let line = r#"{"network":100,"ip":"10.0.0.9","mac":"02:00:00:00:00:09","physical_ip":"192.0.2.9"}"#;
+    for (text, said) in [("", "0 entries imported\n"), (line, "1 entry imported\n")] {
+        let file = host.file("import", text);
+        assert_eq!(host.say(&format!("directory import {file}")).out, said);
+    }
+    host.ask("directory del --network 100 --ip 10.0.0.9");
+
+    assert_eq!(host.ask("port list"), json!({"generation": 5, "ports": []}));
     assert_eq!(host.ask("drops"), json!({"drops": []}));
     assert_eq!(host.say("drops").out, "nothing was dropped\n");
     assert_eq!(host.ask("stats")["underlay"]["received_packets"], 0);
-    assert!(host.say("stats").out.contains("(underlay)"));
+    let stats = host.say("stats").out;
+    assert!(stats.contains("(underlay)") && stats.contains("received: from the guest"), "{stats}");
 
     let document = host.ask("export");
     assert_eq!(host.say("export").out, host.say("export --output json").out);
     let text = serde_json::to_string(&document).unwrap();
     let same = host.file("same.json", &text);
-    assert_eq!(host.ask(&format!("apply {same}"))["generation"], 3);
-    let next = host.file("next.json", &text.replace("\"generation\":3", "\"generation\":70"));
+    assert_eq!(host.ask(&format!("apply {same}"))["generation"], 5);
+    let next = host.file("next.json", &text.replace("\"generation\":5", "\"generation\":70"));
     assert_eq!(host.ask(&format!("apply {next}"))["generation"], 70);
 }
 
@@ -391,6 +426,7 @@ fn completions_know_the_verbs() {
         assert!(said.code == 0 && said.out.contains("vswitch"), "{shell}");
     }
     let bash = shunt(["completions", "bash"]).out;
+    assert!(!bash.contains("keeper"), "a hidden verb is offered");
     let script = tempfile::NamedTempFile::new().unwrap();
     script.as_file().write_all(bash.as_bytes()).unwrap();
     assert!(Command::new("bash").arg("-n").arg(script.path()).status().unwrap().success());
@@ -401,4 +437,11 @@ fn completions_know_the_verbs() {
     for verb in ["add", "move", "remove", "list", "show"] {
         assert!(said.out.split_whitespace().any(|word| word == verb), "{verb}: {}{}", said.out, said.err);
     }
+}
+
+#[test]
+fn a_demonstration_that_cannot_be_given_says_so_like_every_other_verb() {
+    let said = finish(Command::new(env!("CARGO_BIN_EXE_shunt")).arg("demo").env("PATH", ""));
+    assert_eq!((said.code, said.err.lines().count()), (1, 1), "{}", said.err);
+    assert!(said.err.starts_with("error: shunt demo: "), "{}", said.err);
 }

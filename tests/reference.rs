@@ -110,7 +110,7 @@ fn cli() {
     let mut text = format!(
         "# Command line\n\n{MADE}\nExit codes: **0** done; **1** understood, but refused or failed; **2** the command line, or a file \
          that it names, is not understood, and nothing was asked of the switch.\n\nErrors are one sentence on standard error: \
-         place, what is wrong, remedy. With `--output json` they are `{{\"error\": {{\"what\", \"where\", \"remedy\"}}}}` there, and results are JSON \
+         place, what is wrong, remedy. What is wrong with the command line itself is told in a few lines, with the usage. With `--output json` they are `{{\"error\": {{\"what\", \"where\", \"remedy\"}}}}` there, and results are JSON \
          on standard output: the answers of [the control socket](../PROTOCOLS.md), whose fields are stable. Tables are for eyes and \
          may change. `--output` and `--socket` may stand before or after the verb.\n"
     );

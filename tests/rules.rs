@@ -214,16 +214,12 @@ fn the_verbs_say_what_is_wrong_and_change_nothing() {
     let before = generation(&pair);
     for (line, what, place) in [
         ("rule add --port nobody --direction in --action allow", "does not exist", "port nobody"),
-        ("rule add --port bob --direction in --action allow --ports 80", "no ports", "port bob, rule 1"),
-        (
-            "rule add --port bob --direction in --action allow --icmp-type 8",
-            "no ICMP types",
-            "port bob, rule 1",
-        ),
+        ("rule add --port bob --direction in --action allow --ports 80", "no ports", "--ports"),
+        ("rule add --port bob --direction in --action allow --icmp-type 8", "no ICMP types", "--icmp-type"),
         (
             "rule add --port bob --direction in --action allow --protocol icmp --remote fd00::/8",
             "never comes from",
-            "port bob, rule 1",
+            "--remote",
         ),
         ("rule remove --port bob 1", "no rule 1", "port bob, rule 1"),
         ("rule list --port nobody", "does not exist", "port nobody"),
@@ -234,14 +230,24 @@ fn the_verbs_say_what_is_wrong_and_change_nothing() {
         assert!(!failure.part("remedy").unwrap().is_empty(), "{line}");
     }
     assert_eq!(generation(&pair), before);
-    // Two rules with one id, in one document.
+    // A number that another rule has.
     pair.rule("--direction out --action deny --protocol udp --ports 53 --remote 10.9.0.0/16 --id 4");
     let failure = pair.a.say("rule add --port bob --direction in --action allow --id 4").unwrap_err();
-    assert!(failure.part("what").unwrap().contains("twice"), "{failure}");
+    assert_eq!(failure.part("what").unwrap(), "port bob already has a rule 4");
+    assert!(failure.part("remedy").unwrap().contains("leave --id out"), "{failure}");
     let listed = say(&pair.a, "rule list");
     let expected = serde_json::json!({"rules": [{
         "port": "bob", "id": 4, "direction": "out", "action": "deny", "protocol": "udp",
         "remote": "10.9.0.0/16", "ports": "53", "priority": 1000, "hits": 0,
     }]});
     assert_eq!(listed, expected);
+    // A list is taken by a move as it was printed; an address is the prefix of that host.
+    pair.rule("--direction in --action allow --remote 10.9.0.5");
+    let listed = say(&pair.a, "rule list --port bob");
+    assert_eq!(listed["rules"][0]["remote"], "10.9.0.5/32");
+    say(&pair.a, "rule del --port bob 4");
+    pair.scene.world.write("/run/lab/rules.json", &listed.to_string()).unwrap();
+    let file = pair.scene.world.outside("/run/lab/rules.json").display().to_string();
+    say(&pair.a, &format!("port move bob --network 100 --ip 10.0.0.2 --no-bounce --rules {file}"));
+    assert_eq!(say(&pair.a, "rule list --port bob"), listed);
 }

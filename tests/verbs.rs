@@ -27,6 +27,27 @@ fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
+#[test]
+fn of_two_ports_the_one_that_moves_is_to_blame() {
+    let scene = Scene::new(&[]);
+    let switch = stage(&scene);
+    let _first = scene.static_guest(&switch, "first", 100, MAC, "10.0.0.5");
+    let _second = scene.static_guest(&switch, "second", 200, "02:00:00:00:00:06", "10.0.0.6");
+    let _third = scene.static_guest(&switch, "third", 200, MAC, "10.0.0.7");
+    let before = say(&switch, "export");
+    // The one that moves stands first in the document.
+    let [what, place, _] = refused(switch.say("port move first --network 100 --ip 10.0.0.5,10.0.0.5"));
+    assert_eq!((what.as_str(), place.as_str()), ("address 10.0.0.5 is named twice", "port first, ips"));
+    let [what, place, _] = refused(switch.say("port move first --network 200 --ip 10.0.0.9"));
+    assert_eq!(what, format!("MAC address {MAC} is already port third's in network 200"));
+    assert_eq!(place, "port first, mac");
+    say(&switch, "port remove third");
+    let [what, place, _] = refused(switch.say("port move first --network 200 --ip 10.0.0.6"));
+    assert_eq!(what, "address 10.0.0.6 is already port second's in network 200");
+    assert_eq!(place, "port first, ips");
+    assert_eq!(say(&switch, "export")["ports"][0], before["ports"][0]);
+}
+
 fn refused(said: Result<Value, CliFailure>) -> [String; 3] {
     let failure = said.unwrap_err();
     assert_eq!(failure.code, Some(1), "{failure}");

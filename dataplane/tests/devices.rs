@@ -379,6 +379,14 @@ fn what_cannot_be_opened_is_said_with_its_remedy() {
         ip("link add bridge type bridge");
         let kind = refused(&spec("bridge"));
         assert!(matches!(kind, OpenError::InterfaceKind { .. }), "{kind}");
+        // It may be what the host itself needs: nobody is told to delete it.
+        assert_eq!(kind.remedy(), "give the port another name");
+        ip("tuntap add dev single mode tap");
+        let queues = refused(&TapSpec { queues: 2, ..spec("single") }).remedy();
+        assert!(
+            queues.starts_with("give the port another name") && queues.contains("ip link delete single"),
+            "{queues}"
+        );
         // What failed late leaves nothing behind.
         let group = TapSpec { mac: dataplane::types::MacAddr::BROADCAST, persistent: true, ..spec("late") };
         assert!(matches!(refused(&group), OpenError::Interface { act: "set its MAC address", .. }));

@@ -35,8 +35,11 @@ pub(super) enum Verb {
         physical_ip: PhysicalIp,
     },
     /// Remove an entry
+    #[command(visible_alias = "del")]
     Remove(Key),
-    /// Look an entry up as the packet path does
+    /// Look an entry up in the directory
+    ///
+    /// The packet path asks this host's own ports first: they need no entry.
     Lookup(Key),
     /// List entries in the order of network and address
     List {
@@ -95,7 +98,10 @@ impl Verb {
             Self::Import { file } => {
                 let parts = import::parse(&read(&file)?, &file)?;
                 let imported = import::send(&mut connect()?, parts)?;
-                out.value(&imported, |Counted { entries }| format!("{entries} entries are in the directory"))
+                out.value(&imported, |Counted { entries }| match entries {
+                    1 => "1 entry imported".to_owned(),
+                    more => format!("{more} entries imported"),
+                })
             }
         }
     }

@@ -102,10 +102,19 @@ fn dispatch(command: Command, matches: &ArgMatches, out: &mut Out) -> Result<(),
         Command::Demo(_) => Ok(()),
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "shunt", &mut script);
+            clap_complete::generate(shell, &mut shown(), "shunt", &mut script);
             out.bytes(&script)
         }
     }
+}
+
+/// The grammar without the verb that no person says: the makers of completions do not know that it is hidden.
+fn shown() -> clap::Command {
+    Cli::command().mut_subcommand("vswitch", |whole| {
+        let verbs = whole.get_subcommands().filter(|verb| !verb.is_hide_set());
+        let shown = clap::Command::new("vswitch").about(whole.get_about().cloned().unwrap_or_default());
+        shown.args(whole.get_arguments()).subcommands(verbs)
+    })
 }
 
 /// True if errors should be JSON, although the command line is not understood.

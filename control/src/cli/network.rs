@@ -21,6 +21,7 @@ pub(super) enum Verb {
     )]
     Add(Add),
     /// Remove a virtual network that no port is in
+    #[command(visible_alias = "del")]
     Remove {
         /// Its identifier
         #[arg(value_name = "VNI")]

@@ -6,7 +6,7 @@ use clap::{Subcommand, ValueEnum};
 use dataplane::ctl::protocol::{
     BounceOrder, Changed, ConnectionCount, Link, Moved, PortDetail, PortSummary, Ports, Wait,
 };
-use dataplane::ctl::{Client, Request};
+use dataplane::ctl::{Client, ClientError, Request};
 use dataplane::desired::{DomainName, PortConfig, PortKind, PortName};
 use dataplane::types::{CustomerIp, MacAddr, Vni};
 
@@ -30,6 +30,7 @@ pub(super) enum Verb {
     )]
     Move(Move),
     /// Remove a port and its device
+    #[command(visible_alias = "del")]
     Remove {
         /// The port
         name: PortName,
@@ -89,7 +90,8 @@ pub(super) struct Move {
     #[arg(long = "ip", required = true, value_name = "IP", value_delimiter = ',')]
     ips: Vec<CustomerIp>,
     /// A file with the port's rules there, which replace those that it has, in the same step: a JSON array of rules as `export`
-    /// shows them; `-` for standard input [default: the rules stay]
+    /// shows them, or what `rule list --port NAME --output json` prints; those without an id are numbered behind the others; `-` for
+    /// standard input [default: the rules stay]
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
     /// Leave the link up: the guest follows when it renews its lease
@@ -116,10 +118,14 @@ enum Event {
 }
 
 impl Verb {
-    pub(super) fn run(self, client: &mut Client, out: &mut Out) -> Result<(), Failure> {
+    pub(super) fn run(
+        self,
+        connect: impl FnOnce() -> Result<Client, ClientError>,
+        out: &mut Out,
+    ) -> Result<(), Failure> {
         match self {
             Self::Add(add) => {
-                let changed: Changed = client.call(&Request::PortAdd { port: add.port() })?;
+                let changed: Changed = connect()?.call(&Request::PortAdd { port: add.port() })?;
                 out.value(&changed, |changed| {
                     format!(
                         "port {} is there since generation {}",
@@ -130,21 +136,22 @@ impl Verb {
             }
             Self::Move(order) => {
                 let network = order.network;
-                let moved: Moved = client.call(&order.request()?)?;
+                let request = order.request()?;
+                let moved: Moved = connect()?.call(&request)?;
                 out.value(&moved, |moved| tell_move(moved, network))
             }
             Self::Remove { name } => {
-                let changed: Changed = client.call(&Request::PortRemove { port: name.clone() })?;
+                let changed: Changed = connect()?.call(&Request::PortRemove { port: name.clone() })?;
                 out.value(&changed, |changed| {
                     format!("port {name} is gone since generation {}", changed.generation)
                 })
             }
             Self::List => {
-                let ports: Ports = client.call(&Request::PortList {})?;
+                let ports: Ports = connect()?.call(&Request::PortList {})?;
                 out.value(&ports, |ports| show_all(&ports.ports))
             }
             Self::Show { name } => {
-                let port: PortDetail = client.call(&Request::PortShow { port: name })?;
+                let port: PortDetail = connect()?.call(&Request::PortShow { port: name })?;
                 out.value(&port, show_one)
             }
         }

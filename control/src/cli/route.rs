@@ -23,19 +23,20 @@ pub(super) enum Verb {
         #[arg(long, value_name = "VNI")]
         network: Vni,
         /// Where to
-        #[arg(value_parser = values::prefix)]
+        #[arg(value_parser = values::destination)]
         prefix: IpNet,
         /// How: an address inside of the network, `gateway`, `drop` or `network:VNI`
         #[arg(long, value_name = "NEXT-HOP", value_parser = values::next_hop)]
         via: NextHop,
     },
     /// Remove a route of a network
+    #[command(visible_alias = "del")]
     Remove {
         /// The network
         #[arg(long, value_name = "VNI")]
         network: Vni,
         /// The route's prefix
-        #[arg(value_parser = values::prefix)]
+        #[arg(value_parser = values::destination)]
         prefix: IpNet,
     },
     /// List the routes beyond the networks' own prefixes

@@ -15,7 +15,8 @@ pub(super) fn stats(client: &mut Client, out: &mut Out) -> Result<(), Failure> {
     out.value(&stats, |stats| {
         let head = ["PORT", "RECEIVED", "BYTES", "SENT", "BYTES", "DROPPED"];
         let ports = stats.ports.iter().map(|PortTraffic { port, traffic }| row(port.as_str(), traffic));
-        table(&head, &[1, 2, 3, 4, 5], ports.chain([row(UNDERLAY, &stats.underlay)]))
+        let rows = table(&head, &[1, 2, 3, 4, 5], ports.chain([row(UNDERLAY, &stats.underlay)]));
+        format!("{rows}\n\nreceived: from the guest; in the underlay from other hosts. sent: to the guest, or to other hosts")
     })
 }
 

@@ -51,7 +51,7 @@ enum Verb {
     /// Where the guests of other hosts are
     #[command(subcommand)]
     Directory(directory::Verb),
-    /// Traffic of each port
+    /// Traffic of each port: received from its guest, sent to it
     Stats,
     /// What was dropped, where and why
     Drops,
@@ -60,10 +60,18 @@ enum Verb {
 impl Args {
     pub(super) fn run(self, matches: &ArgMatches, out: &mut Out) -> Result<(), Failure> {
         let Self { socket, verb } = self;
+        // A variable that tells clients where to ask must not move a server away from its configuration.
+        let told = matches.subcommand().and_then(|(_, vswitch)| vswitch.value_source("socket"));
+        let is_told = told == Some(ValueSource::CommandLine);
         if let Verb::Run(args) = verb {
-            // A variable that tells clients where to ask must not move a server away from its configuration.
-            let told = matches.subcommand().and_then(|(_, vswitch)| vswitch.value_source("socket"));
-            return args.run(socket.filter(|_| told == Some(ValueSource::CommandLine)));
+            return args.run(socket.filter(|_| is_told));
+        }
+        if is_told && matches!(verb, Verb::Stop(_)) {
+            return Err(Failure::usage(
+                "`stop` does not ask at a socket",
+                "--socket",
+                "leave it out: --config names the switch",
+            ));
         }
         let verb = match verb {
             Verb::Stop(args) => return args.run(out),
@@ -77,9 +85,9 @@ impl Args {
             Verb::Apply(args) => args.run(connect, out),
             Verb::Export(args) => args.run(&mut connect()?, out),
             Verb::Network(verb) => verb.run(connect, out),
-            Verb::Port(verb) => verb.run(&mut connect()?, out),
+            Verb::Port(verb) => verb.run(connect, out),
             Verb::Route(verb) => verb.run(&mut connect()?, out),
-            Verb::Rule(verb) => verb.run(&mut connect()?, out),
+            Verb::Rule(verb) => verb.run(connect, out),
             Verb::Directory(verb) => verb.run(connect, out),
             Verb::Stats => traffic::stats(&mut connect()?, out),
             Verb::Drops => traffic::drops(&mut connect()?, out),

@@ -13,6 +13,7 @@ mod verdicts;
 use crate::format::Format;
 use crate::lab::{CliFailure, ClientKind, LabError, Tool, require};
 use clap::{Args, ValueEnum};
+use dataplane::ctl::{Refusal, Response};
 use std::{
     io::{self, Write as _},
     net::Ipv4Addr,
@@ -89,12 +90,12 @@ fn fail(output: Format, error: &DemoError) -> ExitCode {
         DemoError::Lab(LabError::NoNamespaces { .. } | LabError::NoTun { .. }) => "run it as root",
         _ => "this is a fault of the demonstration or of the switch: please report it with this output",
     };
+    let refusal =
+        Refusal { what: error.to_string(), place: "shunt demo".to_owned(), remedy: remedy.to_owned() };
     let text = match output {
-        Format::Json => {
-            serde_json::json!({"error": {"what": error.to_string(), "where": "shunt demo", "remedy": remedy}})
-                .to_string()
-        }
-        Format::Table => format!("shunt demo: {error}\n  remedy: {remedy}"),
+        // Three strings: this cannot fail.
+        Format::Json => serde_json::to_string(&Response::<()>::Error(refusal)).unwrap_or_default(),
+        Format::Table => format!("error: {refusal}"),
     };
     let _ = writeln!(io::stderr(), "{text}");
     ExitCode::FAILURE

@@ -14,6 +14,9 @@ impl Session {
             if rule.id == RuleId::default() {
                 rule.id = next_id(rules);
             }
+            if rules.iter().any(|known| known.id == rule.id) {
+                return Err(SwitchError::RuleExists { port: port.clone(), rule: rule.id });
+            }
             rules.push(rule);
             Ok(())
         });

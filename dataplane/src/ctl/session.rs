@@ -103,7 +103,14 @@ impl Session {
             Request::Export {} => ok(self.switch.document().as_ref()),
             Request::NetworkAdd { network } => {
                 let vni = network.vni;
-                changed(None, Some(vni), self.edit(|document| document.networks.push(Arc::new(network))))
+                let change = self.switch.edit(|document| {
+                    if document.network(vni).is_some() {
+                        return Err(SwitchError::NetworkExists(vni));
+                    }
+                    document.networks.push(Arc::new(network));
+                    Ok(())
+                });
+                changed(None, Some(vni), change)
             }
             Request::NetworkRemove { network } => changed(
                 None,
@@ -125,7 +132,14 @@ impl Session {
             Request::NetworkList {} => ok(&self.networks()),
             Request::PortAdd { port } => {
                 let name = port.name.clone();
-                changed(Some(name), None, self.edit(|document| document.ports.push(Arc::new(port))))
+                let change = self.switch.edit(|document| {
+                    if document.port(&port.name).is_some() {
+                        return Err(SwitchError::PortExists(port.name));
+                    }
+                    document.ports.push(Arc::new(port));
+                    Ok(())
+                });
+                changed(Some(name), None, change)
             }
             Request::PortRemove { port } => {
                 let change = self.switch.edit(|document| {
@@ -148,7 +162,11 @@ impl Session {
             },
             Request::RouteAdd { network, route } => {
                 let change = self.switch.edit(|document| {
-                    network_mut(document, network)?.routes.push(route);
+                    let routes = &mut network_mut(document, network)?.routes;
+                    if routes.iter().any(|known| known.prefix == route.prefix) {
+                        return Err(SwitchError::RouteExists { network, prefix: route.prefix });
+                    }
+                    routes.push(route);
                     Ok(())
                 });
                 changed(None, Some(network), change)
@@ -219,13 +237,6 @@ impl Session {
     /// True if the change left the port's binding as it was.
     fn stayed(&self, port: &PortName, change: Change) -> bool {
         self.switch.port_status(port).is_some_and(|status| status.epoch < change.generation)
-    }
-
-    fn edit(&self, edit: impl FnOnce(&mut HostConfig)) -> Result<Change, SwitchError> {
-        self.switch.edit(|document| {
-            edit(document);
-            Ok(())
-        })
     }
 
     fn set(&self, entries: &[Mapping]) -> Reply {

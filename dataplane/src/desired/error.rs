@@ -165,7 +165,7 @@ pub enum ConfigError {
         other: PortName,
     },
     /// Two ports of a network with one address, or one port with it twice.
-    #[error("address {ip} is already port {other}'s in network {network}")]
+    #[error("{}", duplicate_ip(*.ip, *.network, .port, .other))]
     DuplicateIp {
         /// The address.
         ip: CustomerIp,
@@ -224,7 +224,27 @@ pub enum ConfigError {
     },
 }
 
+fn duplicate_ip(ip: CustomerIp, network: Vni, port: &PortName, other: &PortName) -> String {
+    if port == other {
+        format!("address {ip} is named twice")
+    } else {
+        format!("address {ip} is already port {other}'s in network {network}")
+    }
+}
+
 impl ConfigError {
+    /// The same fault, told of `subject` where it is one between two ports: the one that is being changed is to blame, not
+    /// the one that comes later in the document.
+    #[must_use]
+    pub fn told_of(mut self, subject: &PortName) -> Self {
+        if let Self::DuplicateMac { port, other, .. } | Self::DuplicateIp { port, other, .. } = &mut self
+            && other == subject
+        {
+            std::mem::swap(port, other);
+        }
+        self
+    }
+
     /// Where in the document it stands.
     #[must_use]
     pub fn place(&self) -> String {
@@ -268,9 +288,7 @@ impl ConfigError {
                 format!("export the document, change that, and apply it as generation {}", current.next())
             }
             Self::SameGenerationOtherContent(current) => format!("apply it as generation {}", current.next()),
-            Self::DuplicateNetwork(_) => {
-                "remove one of them, or change it with `network remove` and `network add`".into()
-            }
+            Self::DuplicateNetwork(_) | Self::DuplicateRoute { .. } => "leave one of them out".into(),
             Self::NoSuchNetwork { wanted, .. } => {
                 format!("add it first: `shunt vswitch network add {wanted} --prefix …`")
             }
@@ -284,15 +302,15 @@ impl ConfigError {
             Self::MtuTooLarge { largest, .. } => {
                 format!("use at most {largest}, or raise `underlay.mtu` on every host")
             }
-            Self::DuplicateRoute { .. } => "remove the other one first".into(),
             Self::UnreachableNextHop { .. } => {
                 "route through an address inside one of the network's prefixes".into()
             }
             Self::RouteToSelf { .. } => "name another network".into(),
-            Self::DuplicatePort(_) => "choose another name, or remove the port first".into(),
+            Self::DuplicatePort(_) => "give one of them another name".into(),
             Self::NoAddress(_) => "give it at least one with --ip".into(),
             Self::TooMany { most, .. } => format!("keep to {most}"),
             Self::RouterMac { .. } | Self::DuplicateMac { .. } => "choose another MAC address".into(),
+            Self::DuplicateIp { port, other, .. } if port == other => "name it once".into(),
             Self::DuplicateIp { .. } | Self::GatewayIp { .. } => "choose another address".into(),
             Self::IpOutside { .. } => "choose a host address inside one of the network's prefixes".into(),
             Self::Namespace { .. } => "name it as `ip netns` does".into(),

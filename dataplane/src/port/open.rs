@@ -114,6 +114,8 @@ pub enum OpenError {
         place: String,
         /// As asked for.
         queues: usize,
+        /// It is a TAP, and the number of its queues does not fit.
+        is_tap: bool,
     },
     /// Any other refusal by the kernel for an interface.
     #[error("interface `{interface}` in {place}: cannot {act}: {source}")]
@@ -180,9 +182,12 @@ impl OpenError {
                 "load the kernel module with `modprobe tun`, or make the device available here".into()
             }
             Self::InterfaceInUse { .. } => "stop that process, or give the port another name".into(),
-            Self::InterfaceKind { interface, .. } => {
-                format!("remove it with `ip link delete {interface}`, or give the port another name")
+            Self::InterfaceKind { interface, is_tap: true, .. } => {
+                format!(
+                    "give the port another name, or remove the TAP with `ip link delete {interface}` if nothing needs it"
+                )
             }
+            Self::InterfaceKind { .. } => "give the port another name".into(),
             Self::Interface { .. } => "look for the interface with `ip -details link`".into(),
             Self::AddressInUse { .. } => {
                 "stop the other switch or kernel tunnel device that runs on this host".into()
@@ -431,7 +436,9 @@ fn open_tap_here(spec: &TapSpec, place: &str) -> Result<OpenTap, OpenError> {
         sys::tap_attach(queue.as_fd(), name, flags).map_err(|error| match error.raw_os_error() {
             Some(libc::EBUSY) => in_use(),
             Some(libc::EINVAL | libc::E2BIG) if existed => {
-                OpenError::InterfaceKind { interface: interface(), place: place.into(), queues: spec.queues }
+                let is_tap = sys::interface_is_tap(control.as_fd(), name).unwrap_or(false);
+                let (interface, place, queues) = (interface(), place.into(), spec.queues);
+                OpenError::InterfaceKind { interface, place, queues, is_tap }
             }
             _ => failed("create or attach to the TAP")(error),
         })?;

@@ -111,6 +111,31 @@ pub(crate) fn interface_exists(socket: BorrowedFd<'_>, name: &str) -> bool {
     interface_ioctl(socket, libc::SIOCGIFINDEX as libc::Ioctl, &mut InterfaceRequest::new(name, [])).is_ok()
 }
 
+/// `struct ethtool_drvinfo`: the command, names of 32 bytes (driver, version, firmware, bus, expansion ROM), then 32 bytes.
+#[repr(C)]
+struct DriverInfo {
+    command: u32,
+    names: [[u8; 32]; 5],
+    rest: [u32; 8],
+}
+
+const _: () = assert!(size_of::<DriverInfo>() == 196);
+
+/// `ETHTOOL_GDRVINFO`.
+const GET_DRIVER_INFO: u32 = 3;
+
+/// True if the interface is a TAP, whoever holds it.
+pub(crate) fn interface_is_tap(socket: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
+    let mut info = DriverInfo { command: GET_DRIVER_INFO, names: [[0; 32]; 5], rest: [0; 8] };
+    let pointer = std::ptr::from_mut(&mut info).expose_provenance().to_ne_bytes();
+    let mut request = InterfaceRequest::new(name, pointer);
+    // `request` holds a pointer to `info`, in which the kernel reads and writes no more than a `struct ethtool_drvinfo`,
+    // whose size it has (asserted above), during the call.
+    interface_ioctl(socket, libc::SIOCETHTOOL as libc::Ioctl, &mut request)?;
+    let [driver, _, _, bus, _] = info.names;
+    Ok(driver.starts_with(b"tun\0") && bus.starts_with(b"tap\0"))
+}
+
 /// The interface's MTU in bytes.
 pub(crate) fn interface_mtu(socket: BorrowedFd<'_>, name: &str) -> io::Result<i32> {
     let mut request = InterfaceRequest::new(name, []);

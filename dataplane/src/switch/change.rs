@@ -120,7 +120,11 @@ impl Switch {
             moved.rules = rules;
         }
         let bounce = if stays { Bounce::No } else { bounce };
-        self.change(&mut desired, document, Some((name, bounce)), received)
+        let moved = self.change(&mut desired, document, Some((name, bounce)), received);
+        moved.map_err(|error| match error {
+            SwitchError::Config(error) => error.told_of(name).into(),
+            other => other,
+        })
     }
 
     /// The one walk that every change takes.

@@ -36,6 +36,28 @@ pub enum SwitchError {
     /// A network that does not exist.
     #[error("network {0} does not exist")]
     NoSuchNetwork(Vni),
+    /// A network to be added that is there.
+    #[error("network {0} already exists")]
+    NetworkExists(Vni),
+    /// A port to be added whose name another one has.
+    #[error("port {0} already exists")]
+    PortExists(PortName),
+    /// A route to be added to a prefix that has one.
+    #[error("network {network} already has a route to {prefix}")]
+    RouteExists {
+        /// The network.
+        network: Vni,
+        /// The prefix.
+        prefix: ipnet::IpNet,
+    },
+    /// A rule to be added whose number another one has.
+    #[error("port {port} already has a rule {rule}")]
+    RuleExists {
+        /// The port.
+        port: PortName,
+        /// The number.
+        rule: RuleId,
+    },
     /// A network that ports are still in.
     #[error("network {network} still has ports: {}", .ports.join(", "))]
     NetworkInUse {
@@ -83,13 +105,20 @@ impl SwitchError {
         match self {
             Self::Config(error) => error.place(),
             Self::State(error) => error.place(),
-            Self::Open { port, .. } | Self::Link { port, .. } | Self::NoSuchPort(port) => {
-                format!("port {port}")
-            }
+            Self::Open { port, .. }
+            | Self::Link { port, .. }
+            | Self::NoSuchPort(port)
+            | Self::PortExists(port) => format!("port {port}"),
             Self::DeviceFixed { port, field } => format!("port {port}, {field}"),
-            Self::NoSuchNetwork(network) | Self::NetworkInUse { network, .. } => format!("network {network}"),
-            Self::NoSuchRule { port, rule } => format!("port {port}, rule {rule}"),
-            Self::NoSuchRoute { network, prefix } => format!("network {network}, route {prefix}"),
+            Self::NoSuchNetwork(network)
+            | Self::NetworkExists(network)
+            | Self::NetworkInUse { network, .. } => format!("network {network}"),
+            Self::NoSuchRule { port, rule } | Self::RuleExists { port, rule } => {
+                format!("port {port}, rule {rule}")
+            }
+            Self::NoSuchRoute { network, prefix } | Self::RouteExists { network, prefix } => {
+                format!("network {network}, route {prefix}")
+            }
             Self::Directory(_) => "directory".into(),
             Self::NotSettled(_) => "workers".into(),
         }
@@ -104,9 +133,16 @@ impl SwitchError {
             Self::Open { source, .. } => source.remedy(),
             Self::Link { .. } => "repeat with --no-bounce, and renew the guest's lease from inside".into(),
             Self::NoSuchPort(_) => "`shunt vswitch port list` shows the ports".into(),
-            Self::NoSuchNetwork(network) => {
-                format!("add it first: `shunt vswitch network add {network} --prefix …`")
+            Self::NoSuchNetwork(_) => "`shunt vswitch network list` shows the networks".into(),
+            Self::NetworkExists(_) => {
+                "choose another VNI; to change this network, `export` the document, edit it and `apply` it"
+                    .into()
             }
+            Self::PortExists(_) => "choose another name, or change that port with `port move`".into(),
+            Self::RouteExists { network, prefix } => {
+                format!("remove it first: `shunt vswitch route remove --network {network} {prefix}`")
+            }
+            Self::RuleExists { .. } => "choose another number, or leave --id out".into(),
             Self::NetworkInUse { .. } => "move or remove these ports first".into(),
             Self::NoSuchRule { port, .. } => {
                 format!("`shunt vswitch rule list --port {port}` shows its rules")

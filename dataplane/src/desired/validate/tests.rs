@@ -48,7 +48,7 @@ fn json_round_trips() {
 #[test]
 fn each_fault_is_named_with_its_place_and_remedy() {
     let cases: &[(&str, Value, &str)] = &[
-        ("/networks/1/vni", json!(100), "network 100 is there twice [network 100] remove one"),
+        ("/networks/1/vni", json!(100), "network 100 is there twice [network 100] leave one of them out"),
         ("/networks/0/vni", json!(16_777_216), "VNI 16777216 is out of range: expected 1 to 16777215"),
         ("/networks/0/subnets", json!([]), "network 100 has no prefix [network 100] give it"),
         (
@@ -104,7 +104,7 @@ fn each_fault_is_named_with_its_place_and_remedy() {
         (
             "/networks/0/routes/0/prefix",
             json!("10.9.0.0/16"),
-            "route 10.9.0.0/16 is there twice [network 100, route 10.9.0.0/16]",
+            "route 10.9.0.0/16 is there twice [network 100, route 10.9.0.0/16] leave one of them out",
         ),
         (
             "/networks/0/routes/1/via",
@@ -133,6 +133,11 @@ fn each_fault_is_named_with_its_place_and_remedy() {
             "/ports/1",
             json!({"name": "b", "network": 100, "mac": "02:00:00:00:00:02", "ips": ["10.0.0.5"]}),
             "address 10.0.0.5 is already port a's in network 100 [port b, ips]",
+        ),
+        (
+            "/ports/1/ips",
+            json!(["10.0.0.6", "10.0.0.7", "10.0.0.6"]),
+            "address 10.0.0.6 is named twice [port b, ips] name it once",
         ),
         ("/ports/1/ips", json!([]), "port b has no address [port b, ips]"),
         (
