@@ -35,6 +35,49 @@ fn a_signal_ends_the_switch_in_order_and_it_comes_back_as_it_was() {
     assert!(log.contains("the switch is ready") && !log.contains('\x1b'), "{log}");
 }
 
+/// The process of this name that serves the host's state directory.
+fn process(host: &Host, name: &str) -> Option<rustix::process::Pid> {
+    let state = host.path("state").display().to_string();
+    fs::read_dir("/proc").unwrap().find_map(|entry| {
+        let dir = entry.unwrap().path();
+        let read = |file: &str| fs::read_to_string(dir.join(file)).unwrap_or_default();
+        let is = read("comm").trim() == name && read("cmdline").split('\0').any(|word| word == state);
+        rustix::process::Pid::from_raw(dir.file_name()?.to_str()?.parse().ok()?).filter(|_| is)
+    })
+}
+
+fn stop(host: &Host) -> lone::Said {
+    let config = host.path("vswitch.toml").display().to_string();
+    lone::shunt(["vswitch", "stop", "--config", &config, "--output", "json"])
+}
+
+#[test]
+fn after_stop_the_address_is_free_at_once_whatever_the_standby_does() {
+    use rustix::process::{Signal, kill_process};
+    let mut host = Host::started();
+    for stopped in [false, true, false, true] {
+        let begun = std::time::Instant::now();
+        let standby = loop {
+            match process(&host, "shunt-standby") {
+                Some(standby) => break standby,
+                None => assert!(begun.elapsed() < Duration::from_secs(20), "there is no standby"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        if stopped {
+            kill_process(standby, Signal::STOP).unwrap();
+        }
+        let said = stop(&host).json();
+        assert_eq!(said["keeper"], true, "{said}");
+        UdpSocket::bind((host.physical_ip.as_str(), 4789)).unwrap();
+        assert_eq!(process(&host, "shunt-standby"), None);
+        host.process.take().unwrap().wait().unwrap();
+        host.start();
+    }
+    stop(&host).json();
+    host.process.take().unwrap().wait().unwrap();
+}
+
 #[test]
 fn a_start_that_cannot_be_says_why_and_leaves_the_running_switch_alone() {
     let running = Host::started();
