@@ -79,6 +79,39 @@ fn after_stop_the_address_is_free_at_once_whatever_the_standby_does() {
 }
 
 #[test]
+fn a_state_directory_of_another_user_is_left_alone() {
+    let host = Host::new();
+    let state = host.path("state");
+    if rustix::process::geteuid().is_root() {
+        fs::create_dir(&state).unwrap();
+        std::os::unix::fs::chown(&state, Some(65534), Some(65534)).unwrap();
+    } else {
+        std::os::unix::fs::symlink("/usr", &state).unwrap();
+    }
+    let listed = || fs::read_dir(&state).unwrap().count();
+    let before = listed();
+    for more in [&[][..], &["--discard-state"]] {
+        let said = finish(host.run(more).args(["--output", "json"]).env("SHUNT_LOG", "off"));
+        let [what, place, remedy] = said.refusal();
+        assert_eq!(said.code, 1);
+        assert!(what.contains("belongs to user "), "{what}");
+        assert_eq!(place, state.display().to_string());
+        assert!(remedy.contains("run the switch as user "), "{remedy}");
+        assert_eq!(listed(), before);
+    }
+}
+
+#[test]
+fn stop_removes_the_socket_of_a_dead_keeper() {
+    let host = Host::new();
+    fs::create_dir(host.path("state")).unwrap();
+    let socket = host.path("state/keeper.sock");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    assert_eq!(stop(&host).json()["keeper"], false);
+    assert!(!socket.exists());
+}
+
+#[test]
 fn a_start_that_cannot_be_says_why_and_leaves_the_running_switch_alone() {
     let running = Host::started();
     let refused = |host: &Host, more: &[&str], code: i32, place: &str, what: &str, remedy: &str| {

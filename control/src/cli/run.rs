@@ -54,6 +54,7 @@ impl Args {
             .init();
         // From here on a signal is an orderly end, also one that comes the moment the socket appears.
         let mut signals = Signals::listen()?;
+        keeper::check_owner(&config.state_dir).map_err(|error| Failure::failed(Refusal::from(&error)))?;
         if self.discard_state {
             let aside =
                 set_aside(&config.state_dir).map_err(|error| Failure::failed(Refusal::from(&error)))?;

@@ -3,7 +3,7 @@
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -78,6 +78,16 @@ pub enum KeeperError {
         /// `state_dir`.
         dir: PathBuf,
     },
+    /// The state directory is not this user's.
+    #[error("the state directory belongs to user {owner}, and this process runs as user {user}")]
+    Foreign {
+        /// `state_dir`.
+        dir: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        user: u32,
+    },
     /// The switch did not end when told to.
     #[error("the switch (process {process}) has not ended within 20 s")]
     Stubborn {
@@ -92,10 +102,14 @@ impl KeeperError {
     /// Where it stands.
     #[must_use]
     pub fn place(&self) -> String {
+        if let Self::Foreign { dir, .. } = self {
+            return dir.display().to_string();
+        }
         let (Self::Start { dir, .. }
         | Self::Silent { dir, .. }
         | Self::Refused { dir, .. }
         | Self::Elsewhere { dir }
+        | Self::Foreign { dir, .. }
         | Self::Stubborn { dir, .. }) = self;
         dir.join(channel::SOCKET_NAME).display().to_string()
     }
@@ -110,8 +124,27 @@ impl KeeperError {
             Self::Silent { .. } => format!("look into {LOG_NAME} beside it; `kill -9` of the process `shunt-keeper` brings another one"),
             Self::Refused { remedy, .. } => remedy.clone(),
             Self::Elsewhere { .. } => "run the switch where it ran before, or end the keeper with `shunt vswitch stop`".into(),
+            Self::Foreign { owner, .. } => {
+                format!("run the switch as user {owner}, or give it a `state_dir` of its own")
+            }
             Self::Stubborn { process, .. } => format!("look into the switch's log, or end it with `kill -9 {process}`"),
         }
+    }
+}
+
+/// Refuses a state directory of another user before anything is written there: what one user leaves, a socket say, the
+/// other could neither use nor remove. One that does not exist yet is fine.
+///
+/// # Errors
+/// [`KeeperError::Foreign`].
+pub fn check_owner(state_dir: &Path) -> Result<(), KeeperError> {
+    let user = rustix::process::geteuid().as_raw();
+    match std::fs::metadata(state_dir) {
+        Ok(found) if found.uid() != user => {
+            Err(KeeperError::Foreign { dir: state_dir.into(), owner: found.uid(), user })
+        }
+        // What else is wrong with it is told by whoever uses it first.
+        _ => Ok(()),
     }
 }
 
@@ -120,6 +153,17 @@ pub(super) fn start(home: &Residence) -> Result<(), KeeperError> {
     let dir = &home.state_dir;
     let failed = |act| move |source| KeeperError::Start { dir: dir.clone(), act, source };
     let listener = channel::listen(dir).map_err(failed("open its socket"))?;
+    let started = start_at(listener, home);
+    if started.is_err() {
+        // Nobody will ever answer there; the error is the one to tell.
+        let _ = std::fs::remove_file(dir.join(channel::SOCKET_NAME));
+    }
+    started
+}
+
+fn start_at(listener: OwnedFd, home: &Residence) -> Result<(), KeeperError> {
+    let dir = &home.state_dir;
+    let failed = |act| move |source| KeeperError::Start { dir: dir.clone(), act, source };
     let log = dir.join(LOG_NAME);
     // Begun anew with each keeper, and a keeper says little: it cannot grow.
     let log = File::create(&log)
@@ -202,7 +246,15 @@ pub struct Stopped {
 /// [`KeeperError`].
 pub fn stop(state_dir: &Path) -> Result<Option<Stopped>, KeeperError> {
     let silent = |source| KeeperError::Silent { dir: state_dir.into(), source };
+    let socket = state_dir.join(channel::SOCKET_NAME);
+    let identity = || std::fs::symlink_metadata(&socket).ok().map(|file| (file.dev(), file.ino()));
+    let found = identity();
     let Some(Answer::Status { switch, taps, .. }) = visit(state_dir, &Ask::Status {}).map_err(silent)? else {
+        // A dead keeper's socket, which might keep another user out.
+        if found.is_some() && identity() == found {
+            // Who may not remove it is not kept out by it.
+            let _ = std::fs::remove_file(&socket);
+        }
         return Ok(None);
     };
     let pid = switch.and_then(|switch| Pid::from_raw(i32::try_from(switch).ok()?));
