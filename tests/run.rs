@@ -112,6 +112,32 @@ fn stop_removes_the_socket_of_a_dead_keeper() {
 }
 
 #[test]
+fn a_hangup_is_logged_and_survived() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let mut host = Host::started();
+    let hang_up = |host: &Host| {
+        kill_process(Pid::from_child(host.process.as_ref().unwrap()), Signal::HUP).unwrap();
+    };
+    hang_up(&host);
+    let begun = std::time::Instant::now();
+    while !fs::read_to_string(host.path("log")).unwrap().contains("SIGHUP") {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it is not logged");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    host.ask("stats");
+    assert_eq!(host.signal(Signal::TERM), Some(0));
+    // Nobody reads the log any more, as when a terminal is closed.
+    host.process = Some(host.run(&[]).stderr(Stdio::piped()).spawn().unwrap());
+    host.ready();
+    drop(host.process.as_mut().unwrap().stderr.take());
+    for _ in 0..3 {
+        hang_up(&host);
+        host.ask("stats");
+    }
+    assert_eq!(host.signal(Signal::TERM), Some(0));
+}
+
+#[test]
 fn a_start_that_cannot_be_says_why_and_leaves_the_running_switch_alone() {
     let running = Host::started();
     let refused = |host: &Host, more: &[&str], code: i32, place: &str, what: &str, remedy: &str| {
