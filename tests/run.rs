@@ -138,6 +138,22 @@ fn a_hangup_is_logged_and_survived() {
 }
 
 #[test]
+fn a_keeper_that_hangs_is_named_and_no_other_one() {
+    use rustix::process::{Signal, kill_process};
+    let host = Host::started();
+    let _other = Host::started();
+    let keeper = process(&host, "shunt-keeper").unwrap();
+    kill_process(keeper, Signal::STOP).unwrap();
+    let said = stop(&host);
+    let [_, place, remedy] = said.refusal();
+    assert_eq!(place, host.path("state/keeper.sock").display().to_string());
+    assert!(remedy.contains(&format!("`kill -9 {}`", keeper.as_raw_nonzero())), "{remedy}");
+    // As it says.
+    kill_process(keeper, Signal::KILL).unwrap();
+    assert_eq!(stop(&host).json()["keeper"], true);
+}
+
+#[test]
 fn a_start_that_cannot_be_says_why_and_leaves_the_running_switch_alone() {
     let running = Host::started();
     let refused = |host: &Host, more: &[&str], code: i32, place: &str, what: &str, remedy: &str| {

@@ -3,6 +3,7 @@
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -121,7 +122,14 @@ impl KeeperError {
             Self::Start { .. } => {
                 "let this user write to the state directory, mount /proc, and raise the limits on processes and open files (`ulimit -u`, `ulimit -n`)".into()
             }
-            Self::Silent { .. } => format!("look into {LOG_NAME} beside it; `kill -9` of the process `shunt-keeper` brings another one"),
+            Self::Silent { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "run this as the user whose switch it is; if none runs, `shunt vswitch stop` as root removes the socket"
+                    .into()
+            }
+            Self::Silent { dir, .. } => match keeper_of(dir) {
+                Some(process) => format!("look into {LOG_NAME} beside it; after `kill -9 {process}` its standby takes its place"),
+                None => format!("look into {LOG_NAME} beside it, and try again"),
+            },
             Self::Refused { remedy, .. } => remedy.clone(),
             Self::Elsewhere { .. } => "run the switch where it ran before, or end the keeper with `shunt vswitch stop`".into(),
             Self::Foreign { owner, .. } => {
@@ -198,6 +206,18 @@ fn command(home: &Residence, listener: OwnedFd) -> Command {
     command
 }
 
+/// The process that serves `dir`, as the process list has it: whoever made the socket is all that the socket tells.
+fn keeper_of(dir: &Path) -> Option<u32> {
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let process = entry.file_name().to_str()?.parse().ok()?;
+        let name = std::fs::read(entry.path().join("comm")).ok()?;
+        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        let serves = words.windows(2).any(|pair| pair == [b"--state-dir", dir.as_os_str().as_bytes()]);
+        (name.trim_ascii() == b"shunt-keeper" && serves).then_some(process)
+    })
+}
+
 /// One question to the keeper of `dir` by somebody who is not its switch; `None` when there is no keeper.
 fn visit(dir: &Path, ask: &Ask) -> io::Result<Option<Answer>> {
     let channel = match Channel::connect(dir, PATIENCE) {
@@ -245,6 +265,8 @@ pub struct Stopped {
 /// # Errors
 /// [`KeeperError`].
 pub fn stop(state_dir: &Path) -> Result<Option<Stopped>, KeeperError> {
+    // As its keeper was told it.
+    let state_dir = &std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.into());
     let silent = |source| KeeperError::Silent { dir: state_dir.into(), source };
     let socket = state_dir.join(channel::SOCKET_NAME);
     let identity = || std::fs::symlink_metadata(&socket).ok().map(|file| (file.dev(), file.ino()));
@@ -289,5 +311,20 @@ pub fn stop(state_dir: &Path) -> Result<Option<Stopped>, KeeperError> {
             Err(KeeperError::Refused { dir: state_dir.into(), what, remedy })
         }
         Some(_) => Err(silent(io::Error::other("it answers another question"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_come_in_is_not_told_to_kill_anybody() {
+        let silent =
+            |kind: io::ErrorKind| KeeperError::Silent { dir: "/nowhere".into(), source: kind.into() };
+        let remedy = silent(io::ErrorKind::PermissionDenied).remedy();
+        assert!(remedy.contains("as the user whose switch it is") && !remedy.contains("kill"), "{remedy}");
+        let remedy = silent(io::ErrorKind::WouldBlock).remedy();
+        assert!(remedy.contains(LOG_NAME) && !remedy.contains("kill"), "{remedy}");
     }
 }
