@@ -154,6 +154,30 @@ fn a_keeper_that_hangs_is_named_and_no_other_one() {
 }
 
 #[test]
+fn capabilities_that_are_missing_are_named_at_the_start() {
+    let mut host = Host::new();
+    let run = host.run(&[]);
+    let root = rustix::process::geteuid().is_root();
+    let mut bare = std::process::Command::new(if root { "setpriv" } else { "env" });
+    if root {
+        let without = "-net_admin,-sys_admin";
+        bare.args(["--inh-caps", without, "--bounding-set", without]);
+    }
+    bare.arg(run.get_program()).args(run.get_args()).stdin(Stdio::null());
+    let warned = |host: &Host| {
+        let log = fs::read_to_string(host.path("log")).unwrap();
+        ["CAP_NET_ADMIN", "CAP_SYS_ADMIN"].map(|name| log.contains(name))
+    };
+    host.process = Some(bare.stderr(fs::File::create(host.path("log")).unwrap()).spawn().unwrap());
+    host.ready();
+    assert_eq!(warned(&host), [true, true]);
+    stop(&host).json();
+    host.process.take().unwrap().wait().unwrap();
+    host.start();
+    assert_eq!(warned(&host), [!root, !root]);
+}
+
+#[test]
 fn a_start_that_cannot_be_says_why_and_leaves_the_running_switch_alone() {
     let running = Host::started();
     let refused = |host: &Host, more: &[&str], code: i32, place: &str, what: &str, remedy: &str| {

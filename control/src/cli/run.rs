@@ -16,9 +16,9 @@ use super::failure::{Failure, USAGE};
 
 /// Run the switch of this host until it is told to stop.
 ///
-/// It needs root (or CAP_NET_ADMIN and CAP_SYS_ADMIN) to start its keeper, a small process that makes TAP devices in
-/// namespaces and keeps them open; the switch itself then gives up all privileges. The control socket appears when the
-/// switch is ready.
+/// It starts its keeper, a small process that makes TAP devices in namespaces and keeps them open. For that it needs root
+/// (or CAP_NET_ADMIN and CAP_SYS_ADMIN): without them it starts, warns, and cannot add ports. The switch itself then gives
+/// up all privileges. The control socket appears when the switch is ready.
 ///
 /// SIGTERM ends the switch alone: the keeper holds TAPs and sockets for the next one (`keep_seconds` in the configuration),
 /// so that guests see no link loss. SIGINT (control-C) and `shunt vswitch stop` end the keeper too. SIGHUP is logged
@@ -111,6 +111,11 @@ fn unprivileged(config: &SwitchConfig) -> Result<Arc<Keeper>, Failure> {
     let keeper = Keeper::find_or_start(Residence { state_dir, keep })
         .map_err(|error| Failure::failed(Refusal::from(&error)))?;
     drop(claim);
+    if keeper.was_started() {
+        for (capability, without) in keeper::missing_of_a_keeper().unwrap_or_default() {
+            tracing::warn!(capability, "the keeper was started without it: {without}");
+        }
+    }
     let failed = |act: &str, error: io::Error| {
         Failure::failed(Refusal {
             what: format!("cannot {act}: {error}"),
