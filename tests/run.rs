@@ -35,6 +35,148 @@ fn a_signal_ends_the_switch_in_order_and_it_comes_back_as_it_was() {
     assert!(log.contains("the switch is ready") && !log.contains('\x1b'), "{log}");
 }
 
+/// The process of this name that serves the host's state directory.
+fn process(host: &Host, name: &str) -> Option<rustix::process::Pid> {
+    let state = host.path("state").display().to_string();
+    fs::read_dir("/proc").unwrap().find_map(|entry| {
+        let dir = entry.unwrap().path();
+        let read = |file: &str| fs::read_to_string(dir.join(file)).unwrap_or_default();
+        let is = read("comm").trim() == name && read("cmdline").split('\0').any(|word| word == state);
+        rustix::process::Pid::from_raw(dir.file_name()?.to_str()?.parse().ok()?).filter(|_| is)
+    })
+}
+
+fn stop(host: &Host) -> lone::Said {
+    let config = host.path("vswitch.toml").display().to_string();
+    lone::shunt(["vswitch", "stop", "--config", &config, "--output", "json"])
+}
+
+#[test]
+fn after_stop_the_address_is_free_at_once_whatever_the_standby_does() {
+    use rustix::process::{Signal, kill_process};
+    let mut host = Host::started();
+    for stopped in [false, true, false, true] {
+        let begun = std::time::Instant::now();
+        let standby = loop {
+            match process(&host, "shunt-standby") {
+                Some(standby) => break standby,
+                None => assert!(begun.elapsed() < Duration::from_secs(20), "there is no standby"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        if stopped {
+            kill_process(standby, Signal::STOP).unwrap();
+        }
+        let said = stop(&host).json();
+        assert_eq!(said["keeper"], true, "{said}");
+        UdpSocket::bind((host.physical_ip.as_str(), 4789)).unwrap();
+        assert_eq!(process(&host, "shunt-standby"), None);
+        host.process.take().unwrap().wait().unwrap();
+        host.start();
+    }
+    stop(&host).json();
+    host.process.take().unwrap().wait().unwrap();
+}
+
+#[test]
+fn a_state_directory_of_another_user_is_left_alone() {
+    let host = Host::new();
+    let state = host.path("state");
+    if rustix::process::geteuid().is_root() {
+        fs::create_dir(&state).unwrap();
+        std::os::unix::fs::chown(&state, Some(65534), Some(65534)).unwrap();
+    } else {
+        std::os::unix::fs::symlink("/usr", &state).unwrap();
+    }
+    let listed = || fs::read_dir(&state).unwrap().count();
+    let before = listed();
+    for more in [&[][..], &["--discard-state"]] {
+        let said = finish(host.run(more).args(["--output", "json"]).env("SHUNT_LOG", "off"));
+        let [what, place, remedy] = said.refusal();
+        assert_eq!(said.code, 1);
+        assert!(what.contains("belongs to user "), "{what}");
+        assert_eq!(place, state.display().to_string());
+        assert!(remedy.contains("run the switch as user "), "{remedy}");
+        assert_eq!(listed(), before);
+    }
+}
+
+#[test]
+fn stop_removes_the_socket_of_a_dead_keeper() {
+    let host = Host::new();
+    fs::create_dir(host.path("state")).unwrap();
+    let socket = host.path("state/keeper.sock");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    assert_eq!(stop(&host).json()["keeper"], false);
+    assert!(!socket.exists());
+}
+
+#[test]
+fn a_hangup_is_logged_and_survived() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let mut host = Host::started();
+    let hang_up = |host: &Host| {
+        kill_process(Pid::from_child(host.process.as_ref().unwrap()), Signal::HUP).unwrap();
+    };
+    hang_up(&host);
+    let begun = std::time::Instant::now();
+    while !fs::read_to_string(host.path("log")).unwrap().contains("SIGHUP") {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it is not logged");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    host.ask("stats");
+    assert_eq!(host.signal(Signal::TERM), Some(0));
+    // Nobody reads the log any more, as when a terminal is closed.
+    host.process = Some(host.run(&[]).stderr(Stdio::piped()).spawn().unwrap());
+    host.ready();
+    drop(host.process.as_mut().unwrap().stderr.take());
+    for _ in 0..3 {
+        hang_up(&host);
+        host.ask("stats");
+    }
+    assert_eq!(host.signal(Signal::TERM), Some(0));
+}
+
+#[test]
+fn a_keeper_that_hangs_is_named_and_no_other_one() {
+    use rustix::process::{Signal, kill_process};
+    let host = Host::started();
+    let _other = Host::started();
+    let keeper = process(&host, "shunt-keeper").unwrap();
+    kill_process(keeper, Signal::STOP).unwrap();
+    let said = stop(&host);
+    let [_, place, remedy] = said.refusal();
+    assert_eq!(place, host.path("state/keeper.sock").display().to_string());
+    assert!(remedy.contains(&format!("`kill -9 {}`", keeper.as_raw_nonzero())), "{remedy}");
+    // As it says.
+    kill_process(keeper, Signal::KILL).unwrap();
+    assert_eq!(stop(&host).json()["keeper"], true);
+}
+
+#[test]
+fn capabilities_that_are_missing_are_named_at_the_start() {
+    let mut host = Host::new();
+    let run = host.run(&[]);
+    let root = rustix::process::geteuid().is_root();
+    let mut bare = std::process::Command::new(if root { "setpriv" } else { "env" });
+    if root {
+        let without = "-net_admin,-sys_admin";
+        bare.args(["--inh-caps", without, "--bounding-set", without]);
+    }
+    bare.arg(run.get_program()).args(run.get_args()).stdin(Stdio::null());
+    let warned = |host: &Host| {
+        let log = fs::read_to_string(host.path("log")).unwrap();
+        ["CAP_NET_ADMIN", "CAP_SYS_ADMIN"].map(|name| log.contains(name))
+    };
+    host.process = Some(bare.stderr(fs::File::create(host.path("log")).unwrap()).spawn().unwrap());
+    host.ready();
+    assert_eq!(warned(&host), [true, true]);
+    stop(&host).json();
+    host.process.take().unwrap().wait().unwrap();
+    host.start();
+    assert_eq!(warned(&host), [!root, !root]);
+}
+
 #[test]
 fn a_start_that_cannot_be_says_why_and_leaves_the_running_switch_alone() {
     let running = Host::started();

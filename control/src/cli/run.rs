@@ -16,13 +16,14 @@ use super::failure::{Failure, USAGE};
 
 /// Run the switch of this host until it is told to stop.
 ///
-/// It needs root (or CAP_NET_ADMIN and CAP_SYS_ADMIN) to start its keeper, a small process that makes TAP devices in
-/// namespaces and keeps them open; the switch itself then gives up all privileges. The control socket appears when the
-/// switch is ready.
+/// It starts its keeper, a small process that makes TAP devices in namespaces and keeps them open. For that it needs root
+/// (or CAP_NET_ADMIN and CAP_SYS_ADMIN): without them it starts, warns, and cannot add ports. The switch itself then gives
+/// up all privileges. The control socket appears when the switch is ready.
 ///
 /// SIGTERM ends the switch alone: the keeper holds TAPs and sockets for the next one (`keep_seconds` in the configuration),
-/// so that guests see no link loss. SIGINT (control-C) and `shunt vswitch stop` end the keeper too. Interfaces stay in
-/// every case, so that guests keep their addresses.
+/// so that guests see no link loss. SIGINT (control-C) and `shunt vswitch stop` end the keeper too. SIGHUP is logged
+/// and ignored: the switch outlives the terminal that it was started in. Interfaces stay in every case, so that guests keep
+/// their addresses.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Environment: SHUNT_LOG filters the log on standard error (default `info`; `debug`, `warn` …).
@@ -51,9 +52,12 @@ impl Args {
             .with_env_filter(filter)
             .with_writer(io::stderr)
             .with_ansi(io::stderr().is_terminal())
+            // A terminal that has gone takes the log with it, not the switch: telling of it there would panic.
+            .log_internal_errors(false)
             .init();
         // From here on a signal is an orderly end, also one that comes the moment the socket appears.
         let mut signals = Signals::listen()?;
+        keeper::check_owner(&config.state_dir).map_err(|error| Failure::failed(Refusal::from(&error)))?;
         if self.discard_state {
             let aside =
                 set_aside(&config.state_dir).map_err(|error| Failure::failed(Refusal::from(&error)))?;
@@ -107,6 +111,11 @@ fn unprivileged(config: &SwitchConfig) -> Result<Arc<Keeper>, Failure> {
     let keeper = Keeper::find_or_start(Residence { state_dir, keep })
         .map_err(|error| Failure::failed(Refusal::from(&error)))?;
     drop(claim);
+    if keeper.was_started() {
+        for (capability, without) in keeper::missing_of_a_keeper().unwrap_or_default() {
+            tracing::warn!(capability, "the keeper was started without it: {without}");
+        }
+    }
     let failed = |act: &str, error: io::Error| {
         Failure::failed(Refusal {
             what: format!("cannot {act}: {error}"),
@@ -120,11 +129,12 @@ fn unprivileged(config: &SwitchConfig) -> Result<Arc<Keeper>, Failure> {
     Ok(Arc::new(keeper))
 }
 
-/// The signals that end the switch.
+/// The signals that end the switch, and one that does not.
 struct Signals {
     runtime: runtime::Runtime,
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -137,24 +147,31 @@ impl Signals {
             })
         };
         let runtime = runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
-        let (terminate, interrupt) = {
+        let (terminate, interrupt, hangup) = {
             let _entered = runtime.enter();
             (
                 signal(SignalKind::terminate()).map_err(failed)?,
                 signal(SignalKind::interrupt()).map_err(failed)?,
+                signal(SignalKind::hangup()).map_err(failed)?,
             )
         };
-        Ok(Self { runtime, terminate, interrupt })
+        Ok(Self { runtime, terminate, interrupt, hangup })
     }
 
-    /// Waits for one of them, names it, and says whether the keeper is to end too: control-C comes from a person who is
+    /// Waits for one that ends the switch, names it, and says whether the keeper is to end too: control-C comes from a person who is
     /// done, SIGTERM from whoever restarts services.
     fn wait(&mut self) -> (&'static str, bool) {
-        let Self { runtime, terminate, interrupt } = self;
+        let Self { runtime, terminate, interrupt, hangup } = self;
         runtime.block_on(async {
-            tokio::select! {
-                _ = terminate.recv() => ("SIGTERM", false),
-                _ = interrupt.recv() => ("SIGINT", true),
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => return ("SIGTERM", false),
+                    _ = interrupt.recv() => return ("SIGINT", true),
+                    _ = hangup.recv() => tracing::info!(
+                        signal = "SIGHUP",
+                        "ignored: the switch outlives its terminal, and reads its configuration at its start only"
+                    ),
+                }
             }
         })
     }

@@ -97,7 +97,12 @@ impl Channel {
         sockopt::set_socket_timeout(&connecting, sockopt::Timeout::Send, Some(patience))?;
         sockopt::set_socket_timeout(&connecting, sockopt::Timeout::Recv, Some(patience))?;
         rustix::net::connect(&connecting, &SocketAddrUnix::new(&path)?)?;
-        Ok(Self(connecting))
+        let connected = Self(connecting);
+        // What a keeper gives is read and written as if the kernel had given it.
+        if connected.peer()?.uid != rustix::process::geteuid().as_raw() {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user"));
+        }
+        Ok(connected)
     }
 
     /// The next connection at `listener`, whose calls never wait; `None` when nobody is there.

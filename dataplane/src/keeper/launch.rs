@@ -3,7 +3,8 @@
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -78,6 +79,16 @@ pub enum KeeperError {
         /// `state_dir`.
         dir: PathBuf,
     },
+    /// The state directory is not this user's.
+    #[error("the state directory belongs to user {owner}, and this process runs as user {user}")]
+    Foreign {
+        /// `state_dir`.
+        dir: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who we are.
+        user: u32,
+    },
     /// The switch did not end when told to.
     #[error("the switch (process {process}) has not ended within 20 s")]
     Stubborn {
@@ -92,10 +103,14 @@ impl KeeperError {
     /// Where it stands.
     #[must_use]
     pub fn place(&self) -> String {
+        if let Self::Foreign { dir, .. } = self {
+            return dir.display().to_string();
+        }
         let (Self::Start { dir, .. }
         | Self::Silent { dir, .. }
         | Self::Refused { dir, .. }
         | Self::Elsewhere { dir }
+        | Self::Foreign { dir, .. }
         | Self::Stubborn { dir, .. }) = self;
         dir.join(channel::SOCKET_NAME).display().to_string()
     }
@@ -107,11 +122,37 @@ impl KeeperError {
             Self::Start { .. } => {
                 "let this user write to the state directory, mount /proc, and raise the limits on processes and open files (`ulimit -u`, `ulimit -n`)".into()
             }
-            Self::Silent { .. } => format!("look into {LOG_NAME} beside it; `kill -9` of the process `shunt-keeper` brings another one"),
+            Self::Silent { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "run this as the user whose switch it is; if none runs, `shunt vswitch stop` as root removes the socket"
+                    .into()
+            }
+            Self::Silent { dir, .. } => match keeper_of(dir) {
+                Some(process) => format!("look into {LOG_NAME} beside it; after `kill -9 {process}` its standby takes its place"),
+                None => format!("look into {LOG_NAME} beside it, and try again"),
+            },
             Self::Refused { remedy, .. } => remedy.clone(),
             Self::Elsewhere { .. } => "run the switch where it ran before, or end the keeper with `shunt vswitch stop`".into(),
+            Self::Foreign { owner, .. } => {
+                format!("run the switch as user {owner}, or give it a `state_dir` of its own")
+            }
             Self::Stubborn { process, .. } => format!("look into the switch's log, or end it with `kill -9 {process}`"),
         }
+    }
+}
+
+/// Refuses a state directory of another user before anything is written there: what one user leaves, a socket say, the
+/// other could neither use nor remove. One that does not exist yet is fine.
+///
+/// # Errors
+/// [`KeeperError::Foreign`].
+pub fn check_owner(state_dir: &Path) -> Result<(), KeeperError> {
+    let user = rustix::process::geteuid().as_raw();
+    match std::fs::metadata(state_dir) {
+        Ok(found) if found.uid() != user => {
+            Err(KeeperError::Foreign { dir: state_dir.into(), owner: found.uid(), user })
+        }
+        // What else is wrong with it is told by whoever uses it first.
+        _ => Ok(()),
     }
 }
 
@@ -120,6 +161,17 @@ pub(super) fn start(home: &Residence) -> Result<(), KeeperError> {
     let dir = &home.state_dir;
     let failed = |act| move |source| KeeperError::Start { dir: dir.clone(), act, source };
     let listener = channel::listen(dir).map_err(failed("open its socket"))?;
+    let started = start_at(listener, home);
+    if started.is_err() {
+        // Nobody will ever answer there; the error is the one to tell.
+        let _ = std::fs::remove_file(dir.join(channel::SOCKET_NAME));
+    }
+    started
+}
+
+fn start_at(listener: OwnedFd, home: &Residence) -> Result<(), KeeperError> {
+    let dir = &home.state_dir;
+    let failed = |act| move |source| KeeperError::Start { dir: dir.clone(), act, source };
     let log = dir.join(LOG_NAME);
     // Begun anew with each keeper, and a keeper says little: it cannot grow.
     let log = File::create(&log)
@@ -152,6 +204,18 @@ fn command(home: &Residence, listener: OwnedFd) -> Command {
         .env_clear()
         .stdin(listener);
     command
+}
+
+/// The process that serves `dir`, as the process list has it: whoever made the socket is all that the socket tells.
+fn keeper_of(dir: &Path) -> Option<u32> {
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let process = entry.file_name().to_str()?.parse().ok()?;
+        let name = std::fs::read(entry.path().join("comm")).ok()?;
+        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        let serves = words.windows(2).any(|pair| pair == [b"--state-dir", dir.as_os_str().as_bytes()]);
+        (name.trim_ascii() == b"shunt-keeper" && serves).then_some(process)
+    })
 }
 
 /// One question to the keeper of `dir` by somebody who is not its switch; `None` when there is no keeper.
@@ -201,8 +265,18 @@ pub struct Stopped {
 /// # Errors
 /// [`KeeperError`].
 pub fn stop(state_dir: &Path) -> Result<Option<Stopped>, KeeperError> {
+    // As its keeper was told it.
+    let state_dir = &std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.into());
     let silent = |source| KeeperError::Silent { dir: state_dir.into(), source };
+    let socket = state_dir.join(channel::SOCKET_NAME);
+    let identity = || std::fs::symlink_metadata(&socket).ok().map(|file| (file.dev(), file.ino()));
+    let found = identity();
     let Some(Answer::Status { switch, taps, .. }) = visit(state_dir, &Ask::Status {}).map_err(silent)? else {
+        // A dead keeper's socket, which might keep another user out.
+        if found.is_some() && identity() == found {
+            // Who may not remove it is not kept out by it.
+            let _ = std::fs::remove_file(&socket);
+        }
         return Ok(None);
     };
     let pid = switch.and_then(|switch| Pid::from_raw(i32::try_from(switch).ok()?));
@@ -237,5 +311,20 @@ pub fn stop(state_dir: &Path) -> Result<Option<Stopped>, KeeperError> {
             Err(KeeperError::Refused { dir: state_dir.into(), what, remedy })
         }
         Some(_) => Err(silent(io::Error::other("it answers another question"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_come_in_is_not_told_to_kill_anybody() {
+        let silent =
+            |kind: io::ErrorKind| KeeperError::Silent { dir: "/nowhere".into(), source: kind.into() };
+        let remedy = silent(io::ErrorKind::PermissionDenied).remedy();
+        assert!(remedy.contains("as the user whose switch it is") && !remedy.contains("kill"), "{remedy}");
+        let remedy = silent(io::ErrorKind::WouldBlock).remedy();
+        assert!(remedy.contains(LOG_NAME) && !remedy.contains("kill"), "{remedy}");
     }
 }

@@ -23,6 +23,6 @@ mod server;
 mod shelf;
 
 pub use client::Keeper;
-pub use launch::{KeeperError, Residence, Seat, Stopped, stop};
-pub use privileges::{drop_all, raise_open_files};
+pub use launch::{KeeperError, Residence, Seat, Stopped, check_owner, stop};
+pub use privileges::{drop_all, missing_of_a_keeper, raise_open_files};
 pub use server::serve;

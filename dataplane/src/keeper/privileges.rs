@@ -13,6 +13,27 @@ const OF_A_KEEPER: CapabilitySet = CapabilitySet::NET_ADMIN
     .union(CapabilitySet::SYS_PTRACE)
     .union(CapabilitySet::DAC_READ_SEARCH);
 
+/// What a keeper that this process starts would lack: capabilities by name, and what does not work without them.
+///
+/// # Errors
+/// What the kernel says.
+pub fn missing_of_a_keeper() -> io::Result<Vec<(&'static str, &'static str)>> {
+    let own = rustix::thread::capabilities(None)?.effective;
+    let needed = [
+        (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN", "no TAP can be made, so ports cannot be added"),
+        (
+            CapabilitySet::SYS_ADMIN,
+            "CAP_SYS_ADMIN",
+            "no network namespace can be entered, so ports with a `netns` cannot be added",
+        ),
+    ];
+    Ok(needed
+        .into_iter()
+        .filter(|(capability, ..)| !own.contains(*capability))
+        .map(|(_, name, without)| (name, without))
+        .collect())
+}
+
 /// Gives up every capability, for good: what this thread and those that it starts do from now on needs none. To be called
 /// before any other thread is started, because capabilities are each thread's own.
 ///

@@ -3,7 +3,7 @@
 //! It waits for nothing but its sockets: who sends half a message, or does not read, loses the connection.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
@@ -26,8 +26,6 @@ const STANDBY_EVERY: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long a new keeper waits for its first switch, however short it shall keep things later.
 const FIRST_WAIT: Duration = Duration::from_secs(10);
-/// What a keeper tells its standby when both are to end.
-const FAREWELL: &[u8] = b".";
 
 /// Serves at `listener` until it is told to end, or was without a switch for as long as `home` says.
 ///
@@ -39,9 +37,7 @@ pub fn serve(listener: OwnedFd, home: Residence, seat: Seat) -> io::Result<()> {
     privileges::drop_all_but_a_keepers()?;
     if let Seat::Standby(keeper) = seat {
         let _ = rustix::thread::set_name(c"shunt-standby");
-        if !is_widowed(keeper) {
-            return Ok(());
-        }
+        wait_for_the_end_of(keeper);
         tracing::warn!("the keeper has died: this process takes its place");
     }
     let _ = rustix::thread::set_name(c"shunt-keeper");
@@ -49,17 +45,11 @@ pub fn serve(listener: OwnedFd, home: Residence, seat: Seat) -> io::Result<()> {
     Server::new(listener, home)?.run()
 }
 
-/// Waits for the keeper's end; true if it did not say that all is over.
-fn is_widowed(mut keeper: UnixStream) -> bool {
+/// Waits for the keeper's death. One that ends in order ends its standby first.
+fn wait_for_the_end_of(mut keeper: UnixStream) {
     let mut word = [0; 1];
-    loop {
-        match keeper.read(&mut word) {
-            Ok(0) => return true,
-            Ok(_) => return false,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return true,
-        }
-    }
+    // Nothing is ever said, and a signal is no end.
+    while keeper.read(&mut word).is_err_and(|error| error.kind() == io::ErrorKind::Interrupted) {}
 }
 
 struct Server {
@@ -136,19 +126,15 @@ impl Server {
             }
             // Ends come before new connections: a new switch must not meet the ghost of the last one.
             let speaking: Vec<bool> = readable.collect();
-            let mut end = false;
             let mut index = 0;
             for speaks in speaking {
                 match if speaks { self.hear(index) } else { Then::Stay } {
                     Then::Stay => index += 1,
                     Then::Hang => self.hang_up(index),
-                    Then::End => {
-                        end = true;
-                        index += 1;
-                    }
+                    Then::End => return Ok(()),
                 }
             }
-            if end || self.is_forgotten() {
+            if self.is_forgotten() {
                 self.end();
                 return Ok(());
             }
@@ -245,11 +231,18 @@ impl Server {
                 (answer, Vec::new(), Then::Hang)
             }
         };
+        if then == Then::End {
+            // Before the answer: who has it finds no keeper any more, and every address free.
+            let asking = self.connections.swap_remove(index);
+            self.end();
+            // Who does not read it does not learn it.
+            let _ = reply(&asking.channel, &answer, &passed);
+            return Then::End;
+        }
         let Some(connection) = self.connections.get(index) else { return Then::Hang };
-        match (reply(&connection.channel, &answer, &passed), then) {
-            (_, Then::End) => Then::End,
-            (Ok(()), then) => then,
-            (Err(_), _) => Then::Hang,
+        match reply(&connection.channel, &answer, &passed) {
+            Ok(()) => then,
+            Err(_) => Then::Hang,
         }
     }
 
@@ -298,11 +291,7 @@ impl Server {
                 };
                 told(answer, Then::Stay)
             }
-            Ask::End {} => {
-                // Before the answer: who has it finds no keeper any more.
-                self.leave();
-                told(Answer::Done {}, Then::End)
-            }
+            Ask::End {} => told(Answer::Done {}, Then::End),
             other if is_switch => {
                 let (answer, passed) = self.shelf.answer(other, descriptors);
                 (answer, passed, Then::Stay)
@@ -354,9 +343,9 @@ impl Server {
         }
     }
 
+    /// Makes sure that it is dead; also one that is stopped, and would not hear a word.
     fn bury_standby(&mut self) {
         if let Some(mut standby) = self.standby.take() {
-            // Its end of the wire is closed: it is dead, or about to be.
             let _ = standby.process.kill();
             let _ = standby.process.wait();
         }
@@ -369,15 +358,13 @@ impl Server {
         }
     }
 
+    /// Nothing is kept from now on, and nobody takes our place.
     fn end(&mut self) {
         self.leave();
-        if let Some(mut standby) = self.standby.take() {
-            let told = standby.wire.write_all(FAREWELL);
-            if told.is_err() {
-                let _ = standby.process.kill();
-            }
-            let _ = standby.process.wait();
-        }
+        self.bury_standby();
+        // With them goes what is on its way in.
+        self.connections.clear();
+        self.shelf = Shelf::new(Direct);
     }
 }
 

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::thread::LinkNameSpaceType;
 use serde::{Deserialize, Serialize};
@@ -90,6 +91,18 @@ pub enum OpenError {
         interface: PortName,
         /// What was tried.
         act: &'static str,
+    },
+    /// The device node is closed to this user: no capability that the switch asks for would open it.
+    #[error("interface `{interface}`: the mode of /dev/net/tun does not let this user open it")]
+    TunMode {
+        /// The interface to be opened.
+        interface: PortName,
+    },
+    /// The device is closed to this control group.
+    #[error("interface `{interface}`: this control group may not open /dev/net/tun")]
+    TunBarred {
+        /// The interface to be opened.
+        interface: PortName,
     },
     /// The kernel has no TAP driver, or this root has no device node.
     #[error("interface `{interface}`: /dev/net/tun does not exist")]
@@ -177,6 +190,13 @@ impl OpenError {
             }
             Self::NoPermission { .. } => {
                 "run the switch as root or with CAP_NET_ADMIN and CAP_SYS_ADMIN".into()
+            }
+            Self::TunMode { .. } => {
+                "let this user read and write it (`ls -l /dev/net/tun`; mode 0666 is usual)".into()
+            }
+            Self::TunBarred { .. } => {
+                "allow the device (`DeviceAllow=/dev/net/tun rw` in a systemd unit, `--device /dev/net/tun` for a container)"
+                    .into()
             }
             Self::NoTun { .. } => {
                 "load the kernel module with `modprobe tun`, or make the device available here".into()
@@ -427,11 +447,8 @@ fn open_tap_here(spec: &TapSpec, place: &str) -> Result<OpenTap, OpenError> {
             OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC,
             Mode::empty(),
         )
-        .map_err(|error| match error {
-            rustix::io::Errno::NOENT | rustix::io::Errno::NODEV | rustix::io::Errno::NXIO => {
-                OpenError::NoTun { interface: interface() }
-            }
-            error => failed("open /dev/net/tun")(error.into()),
+        .map_err(|error| {
+            closed_tun(interface(), error).unwrap_or_else(|| failed("open /dev/net/tun")(error.into()))
         })?;
         sys::tap_attach(queue.as_fd(), name, flags).map_err(|error| match error.raw_os_error() {
             Some(libc::EBUSY) => in_use(),
@@ -463,6 +480,16 @@ fn open_tap_here(spec: &TapSpec, place: &str) -> Result<OpenTap, OpenError> {
     Ok(OpenTap { queues, control, queue_frames, udp_trains, existed })
 }
 
+/// What it means that /dev/net/tun cannot be opened. Opening it asks for no capability at all.
+fn closed_tun(interface: PortName, error: Errno) -> Option<OpenError> {
+    match error {
+        Errno::NOENT | Errno::NODEV | Errno::NXIO => Some(OpenError::NoTun { interface }),
+        Errno::ACCESS => Some(OpenError::TunMode { interface }),
+        Errno::PERM => Some(OpenError::TunBarred { interface }),
+        _ => None,
+    }
+}
+
 /// Only what differs is set: a guest would notice.
 fn configure(at: BorrowedFd<'_>, spec: &TapSpec, place: &str) -> Result<(), OpenError> {
     let name = spec.name.as_str();
@@ -479,4 +506,24 @@ fn configure(at: BorrowedFd<'_>, spec: &TapSpec, place: &str) -> Result<(), Open
         sys::interface_set_mtu(at, name, spec.mtu.bytes()).map_err(failed("set its MTU"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_tun_is_no_lack_of_capabilities() {
+        let told = |error| {
+            let error = closed_tun("a1".parse().unwrap(), error).unwrap();
+            format!("{error}; {}", error.remedy())
+        };
+        for (error, word) in
+            [(Errno::ACCESS, "mode 0666"), (Errno::PERM, "DeviceAllow"), (Errno::NOENT, "modprobe tun")]
+        {
+            let told = told(error);
+            assert!(told.contains(word) && !told.contains("CAP_"), "{told}");
+        }
+        assert!(closed_tun("a1".parse().unwrap(), Errno::MFILE).is_none());
+    }
 }

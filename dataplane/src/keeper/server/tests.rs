@@ -183,3 +183,22 @@ fn a_ghost_that_was_laid_leaves_the_keeper_alone() {
     server.hang_up(1);
     assert!(server.alone.is_some(), "it would keep everything for ever");
 }
+
+#[test]
+fn when_the_end_is_told_every_address_is_free() {
+    for _ in 0..50 {
+        let mut house = House::new(PATIENCE, None);
+        let switch = house.connect();
+        assert!(matches!(hello(&switch, 60), Some(Answer::Welcome { .. })));
+        let free = std::net::UdpSocket::bind(A_PROBE).unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let ask = Ask::Udp { address, purpose: crate::port::open::UdpUse::Receive };
+        assert!(matches!(say(&switch, &ask), Some(Answer::Udp {})));
+        std::net::UdpSocket::bind(address).unwrap_err();
+        drop(switch);
+        assert_eq!(say(&house.connect(), &Ask::End {}), Some(Answer::Done {}));
+        std::net::UdpSocket::bind(address).unwrap();
+        house.ended();
+    }
+}
