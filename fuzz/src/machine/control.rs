@@ -14,7 +14,7 @@ use dataplane::ctl::Server;
 use dataplane::ctl::protocol::{
     BounceOrder, Changed, Counted, Entries, Moved, Networks, Ports, Refusal, Request, Response, Routes, Wait,
 };
-use dataplane::desired::HostConfig;
+use dataplane::desired::{HostConfig, RuleId};
 use dataplane::switch::{Mapping, State, StateError, Switch, SwitchConfig};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -421,13 +421,29 @@ fn expected(before: &HostConfig, request: &Request) -> HostConfig {
         Request::NetworkRemove { network } => after.networks.retain(|other| other.vni != network),
         Request::PortAdd { port } => after.ports.push(port.into()),
         Request::PortRemove { port } => after.ports.retain(|other| other.name != port),
-        Request::PortMove { port, network, ips, bounce, wait, .. } => {
+        Request::PortMove { port, network, ips, rules, bounce, wait, .. } => {
             let moved =
                 after.ports.iter_mut().find(|other| other.name == port).expect("a port that is there");
             let moved = Arc::make_mut(moved);
+            let stays = moved.network == network && moved.ips == ips;
             (moved.network, moved.ips) = (network, ips);
+            if let Some(rules) = rules {
+                moved.rules = rules;
+            }
             assert!(!matches!(bounce, BounceOrder::HoldMs(60_001..)));
-            assert!(!matches!(wait, Some(Wait::Traffic)), "nobody has sent anything");
+            assert!(stays || !matches!(wait, Some(Wait::Traffic)), "nobody has sent anything");
+        }
+        Request::RuleAdd { port, mut rule } => {
+            let changed = after.ports.iter_mut().find(|other| other.name == port).unwrap();
+            let rules = &mut Arc::make_mut(changed).rules;
+            if rule.id == RuleId::default() {
+                rule.id = RuleId(rules.iter().map(|rule| rule.id.0).max().unwrap_or(0) + 1);
+            }
+            rules.push(rule);
+        }
+        Request::RuleRemove { port, rule } => {
+            let changed = after.ports.iter_mut().find(|other| other.name == port).unwrap();
+            Arc::make_mut(changed).rules.retain(|other| other.id != rule);
         }
         Request::RouteAdd { network, route } => {
             let changed = after.networks.iter_mut().find(|other| other.vni == network).unwrap();

@@ -50,11 +50,16 @@ impl Tables {
     }
 
     fn has_networks_of(&self, config: &HostConfig) -> bool {
+        // As many, each of them one of those, and none of them twice: the same ones.
+        let mut seen = vec![false; self.vnets.len()];
         self.by_vni.len() == config.networks.len()
-            && config
-                .networks
-                .iter()
-                .all(|network| self.vnet_of(network.vni).is_some_and(|before| same(&before.config, network)))
+            && config.networks.iter().all(|network| {
+                let index = self.by_vni.get(&network.vni).copied();
+                let is_first = index
+                    .and_then(|index| seen.get_mut(index.0 as usize))
+                    .is_some_and(|seen| !std::mem::replace(seen, true));
+                is_first && self.vnet_of(network.vni).is_some_and(|before| same(&before.config, network))
+            })
     }
 
     /// `None` when the document's ports are not the same ones, in the same order.

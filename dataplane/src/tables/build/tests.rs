@@ -189,6 +189,16 @@ proptest::proptest! {
 }
 
 #[test]
+fn a_network_that_is_there_twice_is_refused_whatever_was_before() {
+    let one = succeed(&Tables::empty(underlay(), 1, 7), document(1));
+    let mut doubled = document(2);
+    doubled["networks"][1] = doubled["networks"][0].clone();
+    let doubled: HostConfig = serde_json::from_value(doubled).unwrap();
+    let vni = doubled.networks[0].vni;
+    assert_eq!(one.succeed(&doubled, 1).unwrap_err(), crate::desired::ConfigError::DuplicateNetwork(vni));
+}
+
+#[test]
 fn a_move_shares_what_it_does_not_touch() {
     let one = succeed(&Tables::empty(underlay(), 1, 7), document(1));
     let mut moved = document(2);
