@@ -90,8 +90,15 @@ impl Doors {
         for Mapping { network, ip, .. } in self.directory() {
             assert!(self.switch.directory_remove(network, ip).unwrap());
         }
-        let document = first_document(self.switch.document().generation.0 + 1);
+        let generation = self.switch.document().generation.0;
+        let document = first_document(generation + 2);
         if !self.switch.document().same_content(&document) {
+            // Without ports first: a port of the same name may have got another device meanwhile.
+            let none = HostConfig {
+                generation: dataplane::types::Generation(generation + 1),
+                ..HostConfig::default()
+            };
+            self.switch.apply(none).expect("an empty document is accepted");
             self.switch.apply(document).expect("the first document is accepted");
         }
     }
