@@ -17,6 +17,9 @@ pub struct OutsideFrame {
     pub frame_bytes: usize,
 }
 
+/// Where UDP has its checksum; TCP's is 16 bytes from the header's start.
+const UDP_FIELD: u16 = 6;
+
 /// Completes a partial L4 checksum in place and returns what is then true of the frame. `frame` begins with the
 /// Ethernet header that `checksum` counts from. Does nothing for a complete one.
 ///
@@ -26,8 +29,9 @@ pub fn complete(frame: &mut [u8], checksum: Checksum) -> Result<Checksum, Outsid
     let Checksum::Partial { start, offset } = checksum else { return Ok(checksum) };
     let outside = OutsideFrame { start, offset, frame_bytes: frame.len() };
     let summed = frame.get_mut(usize::from(start)..).ok_or(outside)?;
-    // Zero is written as its twin 0xffff: it means "none" in UDP, and TCP's receivers cannot tell the two apart.
-    let sum = Sum::ZERO.add_bytes(summed).udp_checksum();
+    let sum = Sum::ZERO.add_bytes(summed);
+    // Zero means "none" in UDP; everybody else's zero is a zero, and its twin 0xffff a fault to strict readers.
+    let sum = if offset == UDP_FIELD { sum.udp_checksum() } else { sum.checksum() };
     let field =
         summed.get_mut(usize::from(offset)..).and_then(<[u8]>::first_chunk_mut::<2>).ok_or(outside)?;
     *field = sum.to_be_bytes();
@@ -55,13 +59,21 @@ mod tests {
     proptest! {
         #[test]
         fn completion_adds_the_rest(mut frame in proptest::collection::vec(any::<u8>(), 60..200)) {
-            let expected = match !by_the_book(&frame[34..]) {
-                0 => 0xffff,
-                sum => sum,
-            };
+            let expected = !by_the_book(&frame[34..]);
             let done = complete(&mut frame, Checksum::Partial { start: 34, offset: 16 });
             prop_assert_eq!(done, Ok(Checksum::Complete));
             prop_assert_eq!(u16::from_be_bytes([frame[50], frame[51]]), expected);
+        }
+    }
+
+    #[test]
+    fn only_udp_writes_zero_as_its_twin() {
+        for (offset, written) in [(16, 0), (6, 0xffff)] {
+            let mut frame = [0; 60];
+            frame[34..36].fill(0xff);
+            assert_eq!(complete(&mut frame, Checksum::Partial { start: 34, offset }), Ok(Checksum::Complete));
+            let at = 34 + usize::from(offset);
+            assert_eq!(u16::from_be_bytes([frame[at], frame[at + 1]]), written, "field at {offset}");
         }
     }
 
