@@ -1,0 +1,2 @@
+//! The agent for guests.
+fn main() {}
