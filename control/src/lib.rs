@@ -1,4 +1,4 @@
-//! The control side. For now: the command line's verbs for one host's switch, the laboratory, the demonstration.
+//! The control side: the nouns of a cluster, the command line, the laboratory, the demonstration.
 
 /// What [`cli::command`] is made of.
 pub use clap;
@@ -7,3 +7,4 @@ pub mod cli;
 pub mod demo;
 pub mod format;
 pub mod lab;
+pub mod model;
