@@ -8,3 +8,4 @@ pub mod demo;
 pub mod format;
 pub mod lab;
 pub mod model;
+pub mod pool;

@@ -36,7 +36,7 @@ pub enum Power {
 pub struct VmDesired {
     /// Which.
     pub vm: VmId,
-    /// The machine's; what the host reports is about this one. Its text is the label of the port.
+    /// The machine's; what the host reports is about this one. `config.generation`, as text, is the label of the port.
     pub generation: u64,
     /// Whether it should run.
     pub power: Power,
@@ -72,6 +72,8 @@ pub enum VmRunning {
     Running,
     /// It was running and has ended by itself.
     Dead,
+    /// It is not wanted any more, and nothing of it is left.
+    Gone,
     /// Its host could not do what was wanted.
     Failed {
         /// Why.
@@ -107,7 +109,7 @@ pub struct VmFact {
     /// Times of the last change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<ChangeTimes>,
-    /// What the guest said last about this generation, `alive` aside.
+    /// What the guest said last about its configuration, `alive` aside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<ReceivedReport>,
     /// When the guest last said anything.

@@ -131,6 +131,9 @@ pub struct Operation {
     pub memory: serde_json::Value,
     /// The steps begun so far, in order.
     pub steps: Vec<StepRecord>,
+    /// Which of them is the first of the present journey: those before it belong to one that this one took the place of.
+    #[serde(default)]
+    pub first_step: usize,
     /// The machine it is about, once known.
     pub vm: Option<VmId>,
     /// The controller that carries it out.

@@ -47,6 +47,8 @@ pub struct Vm {
     pub pool: Option<PoolId>,
     /// Grows with every change that its host has to carry out.
     pub generation: u64,
+    /// Grows with every change that its guest has to follow: another network, another name, other settings.
+    pub config_generation: u64,
     /// True while its configuration is a placeholder's.
     pub partial: bool,
     /// What its owner wants in it.

@@ -1,0 +1,3 @@
+//! The pool manager: how many partially provisioned machines of each combination are kept, and who gets one.
+
+pub mod forecast;
