@@ -9,3 +9,4 @@ pub mod format;
 pub mod lab;
 pub mod model;
 pub mod pool;
+pub mod store;
