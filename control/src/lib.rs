@@ -4,9 +4,15 @@
 pub use clap;
 
 pub mod cli;
+pub mod compute;
 pub mod demo;
 pub mod format;
 pub mod lab;
 pub mod model;
+pub mod network;
 pub mod pool;
+pub mod reconcile;
+pub mod storage;
 pub mod store;
+pub mod tenant;
+pub mod workflow;

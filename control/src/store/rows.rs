@@ -10,7 +10,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    CommitError, Draft, DraftError, Entry, Key, MAX_LISTING, Prefix, ReadError, Revision, Store, Transaction,
+    CommitError, Draft, DraftError, Entry, Key, KeyError, MAX_LISTING, Prefix, ReadError, Revision, Store,
+    Transaction,
 };
 
 const SCHEMA: &str = "schema";
@@ -77,6 +78,9 @@ pub enum RowError {
     /// The transaction could not be put together.
     #[error(transparent)]
     Draft(#[from] DraftError),
+    /// A text is no key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// Written by a newer program.
     #[error(
         "the row `{key}` has schema {found}, and this program knows schema {known}: start the newer version of shunt"
