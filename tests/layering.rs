@@ -49,6 +49,7 @@ const HOUSES: [(&str, &[&str]); 2] = [
             "compute",
             "tenant",
             "workflow",
+            "fleet",
             "reconcile",
             "demo",
             "cli",

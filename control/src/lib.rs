@@ -6,6 +6,7 @@ pub use clap;
 pub mod cli;
 pub mod compute;
 pub mod demo;
+pub mod fleet;
 pub mod format;
 pub mod lab;
 pub mod model;
