@@ -158,8 +158,16 @@ fn a_move_waits_for_the_guest_as_told() {
             let bounce = BounceOrder::No;
             let (network, ips) = ("200".parse().unwrap(), vec!["10.0.0.9".parse().unwrap()]);
             let wait = Some(dataplane::ctl::protocol::Wait::Lease);
-            let request =
-                Request::PortMove { port, network, ips, rules: None, label: None, bounce, wait, timeout_ms: 30_000 };
+            let request = Request::PortMove {
+                port,
+                network,
+                ips,
+                rules: None,
+                label: None,
+                bounce,
+                wait,
+                timeout_ms: 30_000,
+            };
             Client::connect(&socket).unwrap().call::<Moved>(&request)
         })
     };

@@ -145,7 +145,7 @@ impl Switch {
         received: Nanos,
     ) -> Result<Change, SwitchError> {
         let before = self.publisher.current();
-        let tables = before.tables.succeed(&document, self.workers.count())?;
+        let tables = before.tables.succeed(&document, self.counting())?;
         let opened = self.open_devices(desired, &tables)?;
         if let Err(error) = self.state.save(&document) {
             opened.discard(self.opener.as_ref());
@@ -159,7 +159,7 @@ impl Switch {
         let after = Arc::new(Plane::new(tables, devices));
         let version = self.publisher.publish(after.clone());
         let swap_ns = self.since(received);
-        self.workers.wake();
+        self.wake();
         let settled = self.settle(version);
         let change = Change { generation, swap_ns, settled_ns: self.since(received) };
         self.record(desired, &after, change, received);
