@@ -32,6 +32,7 @@ const HOUSES: [(&str, &[&str]); 2] = [
             "underlay",
             "keeper",
             "worker",
+            "endpoint",
             "switch",
             "ctl",
         ],
