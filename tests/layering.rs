@@ -52,6 +52,7 @@ const HOUSES: [(&str, &[&str]); 2] = [
             "workflow",
             "fleet",
             "reconcile",
+            "imds",
             "controller",
             "demo",
             "cli",
