@@ -53,6 +53,7 @@ const HOUSES: [(&str, &[&str]); 2] = [
             "fleet",
             "reconcile",
             "imds",
+            "hypervisor",
             "controller",
             "demo",
             "cli",
