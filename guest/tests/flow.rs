@@ -1,7 +1,12 @@
 //! The agent's flow against a metadata service, a system and a link that are the test's: what is reported, what is done,
 //! in which order, and what is not done twice.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what broke by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what broke by panicking"
+)]
 
 use shunt_guest::{
     agent::{self, Settings},
@@ -19,7 +24,7 @@ use std::{
         mpsc::{Receiver, Sender, channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -54,12 +59,14 @@ impl Service {
 
     /// The next report that is no mere sign of life.
     fn news(&self) -> GuestReport {
-        loop {
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
             let report = self.reports.recv_timeout(PATIENCE).expect("the agent reports");
             if report.phase != Phase::Alive {
                 return report;
             }
         }
+        panic!("nothing but signs of life");
     }
 }
 
@@ -306,7 +313,8 @@ fn a_script_that_was_interrupted_is_not_run_again() {
     assert!(report.detail.unwrap().contains("interrupted"));
     assert!(!house.diary.take().contains(&"script of 7".to_owned()));
     // Another VM's traces on a copied disk are not believed.
-    publish(&house, &GuestConfig { vm_id: "another".into(), generation: 8, ..config });
+    publish(&house, &GuestConfig { vm_id: "another".into(), ..config });
+    house.link(4, true);
     assert_eq!(house.service.news().phase, Phase::Ready);
 }
 
