@@ -139,13 +139,16 @@ fn publish(imds: &Imds, label: &str, config: &GuestConfig) {
 
 /// The next report that is no mere sign of life; signs of life are counted.
 async fn news(reports: &mut Receiver<Received>, alive: &mut u32) -> Received {
-    loop {
-        let received = timeout(PATIENCE, reports.recv()).await.expect("the guest reports").unwrap();
-        if received.report.phase != Phase::Alive {
-            return received;
+    let told = async {
+        loop {
+            let received = reports.recv().await.expect("the service runs");
+            if received.report.phase != Phase::Alive {
+                return received;
+            }
+            *alive += 1;
         }
-        *alive += 1;
-    }
+    };
+    timeout(PATIENCE, told).await.expect("the guest reports something new")
 }
 
 async fn alive(reports: &mut Receiver<Received>) -> Received {
