@@ -51,6 +51,7 @@ const HOUSES: [(&str, &[&str]); 2] = [
             "workflow",
             "fleet",
             "reconcile",
+            "api",
             "demo",
             "cli",
         ],
