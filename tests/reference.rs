@@ -48,6 +48,7 @@ const EXAMPLE: &str = "state_dir = \"/var/lib/shunt/vswitch\"
 socket = \"/run/shunt/vswitch.sock\"
 keep_seconds = 300
 metrics = \"127.0.0.1:9477\"
+metadata = \"/run/shunt/metadata.sock\"
 
 [underlay]
 physical_ip = \"192.0.2.1\"             # or several: [\"192.0.2.1\", \"2001:db8::1\"]

@@ -6,6 +6,7 @@ pub use clap;
 pub mod api;
 pub mod cli;
 pub mod compute;
+pub mod controller;
 pub mod demo;
 pub mod fleet;
 pub mod format;

@@ -17,7 +17,9 @@ pub use address::{AddressClaim, claim_address, free_addresses, release_address, 
 pub use directory::{DirectoryEntry, publish, published_at, withdraw};
 pub use error::NetworkError;
 pub use keys::{address_prefix, directory_prefix, holder_prefix, progress_prefix};
-pub use progress::{Absent, HostProgress, attached, everyone_knows, hold, holders, let_go, set_progress};
+pub use progress::{
+    Absent, HostProgress, attached, everyone_knows, hold, holders, let_go, progress_of, set_progress,
+};
 pub use terms::{VmTerms, directory_entry, network_terms, vm_terms};
 pub use vnet::{
     NetworkSpec, PLACEHOLDER, QUARANTINE, Vnet, all, by_moniker, by_vni, create, ensure_platform_networks,

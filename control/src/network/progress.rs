@@ -15,6 +15,9 @@ pub struct HostProgress {
     /// Whether it is connected. Nobody waits for one that is not: it learns everything when it comes back, before it does
     /// anything new.
     pub attached: bool,
+    /// Which controller it is connected to, or was last.
+    #[serde(default)]
+    pub controller: String,
     /// Up to which revision it has each network's directory.
     pub directory: BTreeMap<Moniker, Revision>,
 }
@@ -105,6 +108,21 @@ pub async fn attached(store: &dyn Store) -> Result<BTreeSet<HostId>, NetworkErro
     let all = rows::list_all::<HostProgress>(store, &keys::progress_prefix()?).await?;
     let connected = all.rows.iter().filter(|progress| progress.row.attached);
     Ok(connected.filter_map(|progress| progress.key.segments().nth(1)?.parse().ok()).collect())
+}
+
+/// How far those hosts are that are or were connected to this controller.
+///
+/// # Errors
+/// The store's.
+pub async fn progress_of(
+    store: &dyn Store,
+    controller: &str,
+) -> Result<Vec<(HostId, HostProgress)>, NetworkError> {
+    let all = rows::list_all::<HostProgress>(store, &keys::progress_prefix()?).await?.rows;
+    let mine = all.into_iter().filter(|progress| progress.row.controller == controller);
+    Ok(mine
+        .filter_map(|progress| Some((progress.key.segments().nth(1)?.parse().ok()?, progress.row)))
+        .collect())
 }
 
 /// Writes down how far a host is.
