@@ -54,6 +54,7 @@ const HOUSES: [(&str, &[&str]); 2] = [
             "reconcile",
             "imds",
             "hypervisor",
+            "api",
             "controller",
             "demo",
             "cli",

@@ -3,6 +3,7 @@
 /// What [`cli::command`] is made of.
 pub use clap;
 
+pub mod api;
 pub mod cli;
 pub mod compute;
 pub mod controller;

@@ -2,11 +2,15 @@
 //!
 //! Never here: images, files, hypervisors.
 
+mod data;
+
 use jiff::Timestamp;
 
 use crate::model::{Disk, DiskId, DiskKind, Name, TenantId, VmId};
 use crate::store::rows::{self, Row, RowError, Versioned};
 use crate::store::{Draft, Key, KeyError, Prefix, Store};
+
+pub use data::{attach, detach, put_data_disk};
 
 impl Row for Disk {
     const KIND: &'static str = "disk";

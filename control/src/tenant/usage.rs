@@ -86,7 +86,7 @@ pub fn tenant_key(id: TenantId) -> Result<Key, KeyError> {
     Key::of(["tenant", &id.to_string()])
 }
 
-fn usage_key(id: TenantId) -> Result<Key, KeyError> {
+pub(super) fn usage_key(id: TenantId) -> Result<Key, KeyError> {
     Key::of(["usage", &id.to_string()])
 }
 
