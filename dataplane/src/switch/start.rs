@@ -1,6 +1,6 @@
 //! From nothing to a running switch: state, sockets, directory, devices, workers, in this order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -126,7 +126,12 @@ impl Switch {
         opener.complete();
         let clock = Clock::start();
         let workers = Workers::start(parts, config.workers.poll, clock).map_err(StartError::Workers)?;
-        let desired = Desired { document: Arc::new(document), taps, last_changes: HashMap::new() };
+        let desired = Desired {
+            document: Arc::new(document),
+            taps,
+            last_changes: HashMap::new(),
+            between: HashSet::new(),
+        };
         Ok(Arc::new(Self {
             config,
             desired: Mutex::new(desired),
