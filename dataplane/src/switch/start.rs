@@ -81,23 +81,13 @@ impl Switch {
     /// # Errors
     /// [`StartError`].
     pub fn start(config: SwitchConfig, opener: Arc<dyn Opener>) -> Result<Arc<Self>, StartError> {
-        let (state, document) = State::open(&config.state_dir)?;
-        let underlay = udp::Config {
-            local: config.underlay.physical_ips.clone(),
-            port: config.underlay.encapsulation.udp_port(),
-        };
-        udp::probe(opener.as_ref(), &underlay)?;
         let workers = usize::from(config.workers.count);
         // Guests choose what is looked up: the seeds are the process's own secrets.
         let secrets = RandomState::new();
-        let underlay_config = Arc::new(config.underlay.clone());
-        let tables = Tables::empty(underlay_config, workers, secrets.hash_one("tables"));
-        let tables = tables.succeed(&document, workers)?;
         let (directory, directory_readers) = DirectoryWriter::new(secrets.hash_one("directory"), workers);
-        tracing::info!("{}", directory.engine().sentence());
         let mut entries = Vec::with_capacity(LOADED_TOGETHER);
         let mut loaded = Ok(0);
-        state.each_mapping(|mapping| {
+        let (state, document) = State::open_showing(&config.state_dir, |mapping| {
             entries.push(entry(&mapping));
             if entries.len() == LOADED_TOGETHER {
                 if loaded.is_ok() {
@@ -108,6 +98,15 @@ impl Switch {
         })?;
         loaded?;
         directory.extend(entries)?;
+        tracing::info!("{}", directory.engine().sentence());
+        let underlay = udp::Config {
+            local: config.underlay.physical_ips.clone(),
+            port: config.underlay.encapsulation.udp_port(),
+        };
+        udp::probe(opener.as_ref(), &underlay)?;
+        let underlay_config = Arc::new(config.underlay.clone());
+        let tables = Tables::empty(underlay_config, workers, secrets.hash_one("tables"));
+        let tables = tables.succeed(&document, workers)?;
 
         let (taps, devices) = open_taps(opener.as_ref(), &tables);
         let bouncer = Bouncer::start().map_err(StartError::Workers)?;
