@@ -100,3 +100,33 @@ fn a_tap_that_is_handed_over_to_whom_has_it_is_given_back() {
         assert!(matches!(answer, Answer::Tap { existed: true, binding: Some(7), .. }), "{answer:?}");
     });
 }
+
+/// A document may be applied anew after a restart, with another number of queues.
+#[test]
+fn a_kept_tap_with_other_queues_than_wanted_is_opened_anew() {
+    isolated(|| {
+        let mut shelf = Shelf::new(Direct);
+        let mut ask = |queues| {
+            shelf.returned();
+            let spec = TapSpec { queues, persistent: true, ..spec("mine") };
+            let (answer, passed) = shelf.answer(Ask::Tap { spec }, vec![]);
+            assert!(
+                passed.iter().skip(1).all(|queue| sys::tap_name(queue.as_fd()).as_deref() == Some("mine"))
+            );
+            (answer, passed.len())
+        };
+        for queues in [2, 3, 2] {
+            let (answer, passed) = ask(queues);
+            assert!(matches!(answer, Answer::Tap { existed: _, .. }), "{queues} queues: {answer:?}");
+            assert_eq!(passed, 1 + queues);
+        }
+        // The interface stands, made for several: one that has one only is another kind.
+        let (answer, passed) = ask(1);
+        let Answer::Refused { what, remedy, .. } = answer else { panic!("{answer:?}") };
+        assert!(
+            what.contains("not a TAP with 1 queue(s)") && remedy.contains("ip link delete mine"),
+            "{what}"
+        );
+        assert_eq!(passed, 0);
+    });
+}
