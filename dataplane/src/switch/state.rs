@@ -5,13 +5,13 @@
 //! a sentence that names it, and [`set_aside`] is the operator's explicit way to start empty. Never here: devices,
 //! validation of documents, anything that a packet waits for.
 
+mod directory;
 mod error;
 mod rows;
 mod trial;
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
-use std::ops::Bound;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -163,7 +163,7 @@ impl State {
     /// # Errors
     /// When the disk refuses.
     pub fn set_mappings(&self, mappings: &[Mapping]) -> Result<(), StateError> {
-        self.write(|transaction| set_mappings(transaction, mappings))
+        self.write(|transaction| directory::set_mappings(transaction, mappings))
     }
 
     /// Removes entries of the directory, all of them or none, and says how many were there.
@@ -209,7 +209,7 @@ impl State {
     ) -> Result<Vec<Mapping>, StateError> {
         let mut found = Vec::new();
         if limit > 0 {
-            walk(&self.database, &self.file, network, after, |mapping| {
+            directory::walk(&self.database, &self.file, network, after, |mapping| {
                 found.push(mapping);
                 found.len() < limit
             })?;
@@ -229,76 +229,11 @@ impl State {
     }
 }
 
-/// Shows the entries of one network or of all, behind `after`, in order, until `see` has seen enough.
-fn walk(
-    database: &Database,
-    file: &Path,
-    network: Option<Vni>,
-    after: Option<(Vni, CustomerIp)>,
-    mut see: impl FnMut(Mapping) -> bool,
-) -> Result<(), StateError> {
-    let failed = |error: redb::Error| error::reading(file, error);
-    let (first, last) = rows::range(network);
-    let after = after.map(|(network, ip)| rows::key(network, ip)).filter(|(key, _)| *key >= first);
-    let begin = after.as_ref().map_or(&first, |(key, _)| key);
-    if *begin > last {
-        return Ok(());
-    }
-    let transaction = database.begin_read().map_err(|error| failed(error.into()))?;
-    let table = transaction.open_table(DIRECTORY).map_err(|error| failed(error.into()))?;
-    let rows = table
-        .range::<&BlockKey>((Bound::Included(begin), Bound::Included(&last)))
-        .map_err(|error| failed(error.into()))?;
-    for row in rows {
-        let (key, value) = row.map_err(|error| failed(error.into()))?;
-        let bad = |row| error::bad_row(file, row);
-        let block = Block::parse(value.value()).map_err(bad)?;
-        for mapping in block.mappings(key.value()).map_err(bad)? {
-            let seen_before = after.is_some_and(|after| rows::key(mapping.network, mapping.ip) <= after);
-            if !seen_before && !see(mapping) {
-                return Ok(());
-            }
-        }
-    }
-    Ok(())
-}
-
-fn set_mappings(transaction: &redb::WriteTransaction, mappings: &[Mapping]) -> Result<(), redb::Error> {
-    let mut table = transaction.open_table(DIRECTORY)?;
-    // In the rows' order each row is written once. Stable: of two mappings of one address the later one counts.
-    let mut sorted: Vec<&Mapping> = mappings.iter().collect();
-    sorted.sort_by_key(|mapping| (mapping.network, mapping.ip));
-    let mut bytes = Vec::new();
-    let row = |mapping: &Mapping| rows::key(mapping.network, mapping.ip).0;
-    for together in sorted.chunk_by(|a, b| row(a) == row(b)) {
-        let Some(first) = together.first() else { continue };
-        let key = row(first);
-        let mut block = Block::default();
-        set_in(&mut block, together);
-        block.to_bytes(&mut bytes);
-        // Nearly always there is no such row yet, and putting one tells.
-        let replaced = table.insert(&key, bytes.as_slice())?.map(|row| Block::parse(row.value()));
-        if let Some(replaced) = replaced {
-            let mut block = replaced.map_err(redb::Error::Corrupted)?;
-            set_in(&mut block, together);
-            block.to_bytes(&mut bytes);
-            table.insert(&key, bytes.as_slice())?;
-        }
-    }
-    Ok(())
-}
-
-fn set_in(block: &mut Block, mappings: &[&Mapping]) {
-    for mapping in mappings {
-        block.set(rows::key(mapping.network, mapping.ip).1, mapping.mac, mapping.physical_ip);
-    }
-}
-
 /// Writes the directory of a file of the schema before this one anew, in one transaction.
 fn bring_up_to_date(database: &Database, file: &Path, mappings: &[Mapping]) -> Result<(), StateError> {
     let write = || -> Result<(), redb::Error> {
         let transaction = database.begin_write()?;
-        set_mappings(&transaction, mappings)?;
+        directory::set_mappings(&transaction, mappings)?;
         transaction.delete_table(DIRECTORY_OF_ROWS)?;
         transaction.open_table(META)?.insert(META_SCHEMA, SCHEMA)?;
         Ok(transaction.commit()?)
@@ -433,7 +368,7 @@ fn load(
     let document = HostConfig { generation, networks, ports };
     let saved = Saved { document, networks: network_orders, ports: port_orders };
     if schema == SCHEMA {
-        walk(database, file, None, None, |mapping| {
+        directory::walk(database, file, None, None, |mapping| {
             see(mapping);
             true
         })?;

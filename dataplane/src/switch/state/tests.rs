@@ -133,6 +133,24 @@ fn refusal(dir: &Path) -> StateError {
     error
 }
 
+/// Rows go into the gap between two others together; those that are there already are added to.
+#[test]
+fn an_import_between_what_is_there_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, _) = State::open(dir.path()).unwrap();
+    let at = |third: usize, last: u8| mapping(7, &format!("10.0.{third}.{last}"), last);
+    let (there, new): (Vec<_>, Vec<_>) = (
+        (0..200).step_by(7).map(|third| at(third, 9)).collect(),
+        (0..200).map(|third| at(third, 3)).collect(),
+    );
+    state.set_mappings(&there).unwrap();
+    let backwards: Vec<_> = new.iter().rev().copied().collect();
+    state.set_mappings(&backwards).unwrap();
+    let mut both = [there, new].concat();
+    both.sort_by_key(|mapping| mapping.ip);
+    assert_eq!(all(&state), both);
+}
+
 #[test]
 fn one_switch_per_directory() {
     let dir = tempfile::tempdir().unwrap();
