@@ -183,7 +183,7 @@ fn another_number_of_workers_takes_over_what_was_kept() {
     twin.set_address([10, 0, 0, 7].into(), 24).unwrap();
     let keeper = pair.keeper();
     let before = [&pair.eve, &twin].map(carrier_changes);
-    let file = pair.scene.world.outside(&pair.a.config_inside());
+    let file = pair.scene.world.outside(pair.a.config_inside());
     for (was, count) in [(1, 3), (3, 2), (2, 1)] {
         let config = fs::read_to_string(&file).unwrap();
         let changed = config.replace(&format!("count = {was}"), &format!("count = {count}"));
