@@ -174,6 +174,35 @@ fn the_switch_works_without_any_privilege() {
     assert!(refused.part("remedy").unwrap().contains("ip netns add nowhere"), "{refused}");
 }
 
+/// Each worker has sockets of its own, and a port's queues are shared among those that there are.
+#[test]
+fn another_number_of_workers_takes_over_what_was_kept() {
+    let mut pair = Pair::new(&[Tool::PING]);
+    let twin = Guest::new(&pair.scene.world, "twin").unwrap();
+    say(&pair.a, "port add twin --network 100 --mac 02:00:00:00:00:07 --ip 10.0.0.7 --netns twin --queues 2");
+    twin.set_address([10, 0, 0, 7].into(), 24).unwrap();
+    let keeper = pair.keeper();
+    let before = [&pair.eve, &twin].map(carrier_changes);
+    let file = pair.scene.world.outside(pair.a.config_inside());
+    for (was, count) in [(1, 3), (3, 2), (2, 1)] {
+        let config = fs::read_to_string(&file).unwrap();
+        let changed = config.replace(&format!("count = {was}"), &format!("count = {count}"));
+        assert_ne!(changed, config);
+        fs::write(&file, changed).unwrap();
+        pair.a.kill();
+        pair.a.start().unwrap_or_else(|error| panic!("{count} workers: {error}"));
+        for _ in 0..8 {
+            // Other source ports, other queues: the peer's packets reach every worker's socket in time.
+            assert!(
+                pair.eve.ping(DAVE, 3).unwrap() && twin.ping([10, 0, 0, 1].into(), 3).unwrap(),
+                "{count} workers"
+            );
+        }
+    }
+    assert_eq!([&pair.eve, &twin].map(carrier_changes), before);
+    assert_eq!(pair.keeper(), keeper);
+}
+
 #[test]
 fn a_keeper_that_dies_has_a_successor_that_has_everything() {
     let mut pair = Pair::new(&[Tool::PING]);

@@ -199,6 +199,8 @@ fn a_network_with_ports_or_routes_into_it_stays() {
     let remove = request(json!({"verb": "network_remove", "network": 200}));
     let refusal = client.call::<Changed>(&remove).unwrap_err().refusal();
     assert_eq!(refusal.place, "network 100, route 10.9.0.0/16");
+    assert_eq!(refusal.what, "network 200 cannot go: network 100 has a route to 10.9.0.0/16 into it");
+    assert_eq!(refusal.remedy, "remove it first: `shunt vswitch route remove --network 100 10.9.0.0/16`");
     assert_eq!(doors.switch.document().generation.0, 3);
 }
 

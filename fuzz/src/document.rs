@@ -162,7 +162,7 @@ fn is_lawful(document: &HostConfig, underlay: &UnderlayConfig) -> bool {
             });
             (1..=64).contains(&port.ips.len())
                 && port.ips.iter().all(has_place)
-                && port.queues <= 16
+                && (1..=16).contains(&port.queues)
                 && port.mac.0[0] & 1 == 0
                 && port.mac.0 != [0; 6]
                 && port.mac != MacAddr::ROUTER

@@ -61,6 +61,15 @@ impl Known {
     }
 }
 
+/// Where a connection may stand, by what was there a moment ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guess(u32);
+
+impl Guess {
+    /// No idea.
+    pub const NONE: Self = Self(u32::MAX);
+}
+
 impl Connections {
     /// An empty table. `secret` is the process's own: guests choose what is looked up.
     #[must_use]
@@ -77,6 +86,41 @@ impl Connections {
     #[inline]
     pub fn find(&self, key: &Key, now: Nanos) -> Option<Known> {
         self.slots.find(key, key.hash(self.secret), Tick::of(now)).map(|found| Known { found })
+    }
+
+    /// The connection with this key, which may stand where it was guessed to stand; a wrong guess only costs time.
+    #[must_use]
+    #[inline]
+    pub fn find_guessed(&self, key: &Key, guess: Guess, now: Nanos) -> Option<Known> {
+        let there = usize::try_from(guess.0).ok().and_then(|at| self.slots.find_at(at, key, Tick::of(now)));
+        match there {
+            Some(found) => Some(Known { found }),
+            None => self.find(key, now),
+        }
+    }
+
+    /// Guesses where the connections of a batch's keys stand, one guess for each key, and has what stands there brought near:
+    /// for all keys at once, so that each wait for memory is spent on the others.
+    #[inline]
+    pub fn guess<const N: usize>(&self, keys: impl Iterator<Item = Option<Key>>) -> [Guess; N] {
+        let (mut hashes, mut guesses) = ([0; N], [Guess::NONE; N]);
+        let (mut count, mut seen) = (0, 0);
+        for (hash, key) in hashes.iter_mut().zip(keys) {
+            if let Some(key) = key {
+                *hash = key.hash(self.secret);
+                seen ^= self.slots.touch_states(*hash);
+            }
+            count += 1;
+        }
+        for (guess, hash) in guesses.iter_mut().zip(hashes).take(count) {
+            if let Some((at, there)) = self.slots.candidate(hash) {
+                *guess = Guess(u32::try_from(at).unwrap_or(u32::MAX));
+                seen ^= there;
+            }
+        }
+        // What is loaded for nothing need not be loaded.
+        std::hint::black_box(seen);
+        guesses
     }
 
     /// Moves a known connection on by a packet going `direction`. False when it was over, and the packet begins another one

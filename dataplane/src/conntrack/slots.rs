@@ -162,6 +162,38 @@ impl Slots {
         })
     }
 
+    /// Asks for the state words of the sets that a key of this hash may stand in first. What is answered means nothing, but
+    /// has to be used.
+    #[inline]
+    pub(super) fn touch_states(&self, hash: u64) -> u64 {
+        let first = self.sets(hash).next().and_then(|set| self.word(set));
+        first.map_or(0, |cell| cell.load(Ordering::Relaxed))
+    }
+
+    /// The first slot with the tag of this hash, if there is one, and something that stands in its entry, for the same
+    /// purpose as in [`Slots::touch_states`].
+    #[inline]
+    pub(super) fn candidate(&self, hash: u64) -> Option<(usize, u64)> {
+        let tag = tag(hash);
+        self.sets(hash).find_map(|set| {
+            let states: &[AtomicU64; WAYS] = self.words.get(self.states + set..)?.first_chunk()?;
+            let mut candidates = 0_u32;
+            for (way, cell) in states.iter().enumerate() {
+                let fits = cell.load(Ordering::Relaxed) & TAG_BITS == tag;
+                candidates |= u32::from(fits) << way;
+            }
+            let at = set + candidates.trailing_zeros() as usize;
+            let [epoch, ..] = self.entry(at).filter(|_| candidates != 0)?;
+            Some((at, epoch.load(Ordering::Relaxed)))
+        })
+    }
+
+    /// The slot of `key`, if that is `at`, and it has not expired.
+    #[inline]
+    pub(super) fn find_at(&self, at: usize, key: &Key, now: Tick) -> Option<Found> {
+        self.verify(at, self.word(at)?, key, now)
+    }
+
     #[inline]
     fn verify(&self, at: usize, cell: &AtomicU64, key: &Key, now: Tick) -> Option<Found> {
         let word = Word(cell.load(Ordering::Acquire));

@@ -152,6 +152,36 @@ fn established_connections_give_way_only_when_they_have_been_silent() {
 }
 
 #[test]
+fn a_guess_helps_to_find_a_connection_and_never_finds_another() {
+    let connections = Connections::with_capacity(7, 64);
+    let admitted: Vec<Key> = (0..40).map(|number| key(number << 8)).collect();
+    for (number, key) in (1..).zip(&admitted) {
+        connections.admit(key, Direction::In, State::Started, Generation(number), at(0)).unwrap();
+    }
+    let asked = admitted.iter().map(|key| Some(*key)).chain([None, Some(key(1))]);
+    let guesses: [Guess; 64] = connections.guess(asked);
+    let right = (1..).zip(&admitted).zip(guesses).filter(|&((number, key), guess)| {
+        let found = connections.find_guessed(key, guess, at(0)).unwrap();
+        assert_eq!(found.epoch(), Generation(number));
+        usize::try_from(guess.0)
+            .ok()
+            .and_then(|at| connections.slots.find_at(at, key, Tick::of(Nanos(0))))
+            .is_some()
+    });
+    // Tags may collide, seldom.
+    assert!(right.count() > 35);
+    assert_eq!(guesses[42..], [Guess::NONE; 22]);
+    // Any guess will do, but for the time that it takes.
+    for wrong in (0..64).map(Guess).chain([Guess::NONE, Guess(64), Guess(1 << 31)]) {
+        for (number, key) in (1..).zip(&admitted) {
+            let found = connections.find_guessed(key, wrong, at(0)).unwrap();
+            assert_eq!(found.epoch(), Generation(number));
+        }
+        assert!(connections.find_guessed(&key(1), wrong, at(0)).is_none());
+    }
+}
+
+#[test]
 fn slots_do_what_a_plain_map_does() {
     let connections = Connections::with_capacity(7, 4096);
     let mut plain: HashMap<Key, Direction> = HashMap::new();

@@ -12,7 +12,7 @@ use super::protocol::{
 };
 use super::timestamp::rfc3339;
 use crate::conntrack::Count;
-use crate::desired::{HostConfig, NetworkConfig, PortName};
+use crate::desired::{HostConfig, NetworkConfig, NextHop, PortName};
 use crate::stats::Totals;
 use crate::switch::{Bounce, Change, LastChange, Mapping, Place, PortStatus, Switch, SwitchError};
 use crate::types::{Generation, Vni};
@@ -125,6 +125,14 @@ impl Session {
                         .collect();
                     if !ports.is_empty() {
                         return Err(SwitchError::NetworkInUse { network, ports });
+                    }
+                    let others = document.networks.iter().filter(|other| other.vni != network);
+                    let mut routes =
+                        others.flat_map(|from| from.routes.iter().map(|route| (from.vni, route)));
+                    if let Some((from, route)) =
+                        routes.find(|(_, route)| route.via == NextHop::Network(network))
+                    {
+                        return Err(SwitchError::NetworkRoutedInto { network, from, prefix: route.prefix });
                     }
                     remove(&mut document.networks, |config| config.vni == network)
                         .ok_or(SwitchError::NoSuchNetwork(network))

@@ -132,6 +132,9 @@ pub enum ConfigError {
     /// A port without an address.
     #[error("port {0} has no address")]
     NoAddress(PortName),
+    /// A port whose device would have no queue.
+    #[error("port {0} has no queue")]
+    NoQueue(PortName),
     /// More of something than the switch keeps per item.
     #[error("{count} {what} are too many: at most {most}")]
     TooMany {
@@ -270,6 +273,7 @@ impl ConfigError {
             | Self::RouteToSelf { network, prefix } => format!("network {network}, route {prefix}"),
             Self::DuplicatePort(port) => format!("port {port}"),
             Self::NoAddress(port) => format!("port {port}, ips"),
+            Self::NoQueue(port) => format!("port {port}, queues"),
             Self::RouterMac { port, .. } | Self::DuplicateMac { port, .. } => format!("port {port}, mac"),
             Self::DuplicateIp { port, .. } | Self::IpOutside { port, .. } | Self::GatewayIp { port, .. } => {
                 format!("port {port}, ips")
@@ -308,6 +312,7 @@ impl ConfigError {
             Self::RouteToSelf { .. } => "name another network".into(),
             Self::DuplicatePort(_) => "give one of them another name".into(),
             Self::NoAddress(_) => "give it at least one with --ip".into(),
+            Self::NoQueue(_) => "give it one, or as many as workers shall read it".into(),
             Self::TooMany { most, .. } => format!("keep to {most}"),
             Self::RouterMac { .. } | Self::DuplicateMac { .. } => "choose another MAC address".into(),
             Self::DuplicateIp { port, other, .. } if port == other => "name it once".into(),

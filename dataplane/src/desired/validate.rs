@@ -202,6 +202,9 @@ impl PortConfig {
         let place = || format!("port {}", self.name);
         at_most("addresses", self.ips.len(), MOST_IPS, place)?;
         at_most("queues", self.queues.into(), MOST_QUEUES, place)?;
+        if self.queues == 0 {
+            return Err(ConfigError::NoQueue(self.name.clone()));
+        }
         if self.ips.is_empty() {
             return Err(ConfigError::NoAddress(self.name.clone()));
         }

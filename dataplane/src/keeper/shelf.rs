@@ -32,7 +32,7 @@ pub(super) struct Shelf<O> {
 struct KeptTap {
     open: OpenTap,
     binding: Option<u64>,
-    /// Its namespace when it was opened: a name may come to mean another one.
+    /// The one that its spec names, when it was opened: a name may come to mean another one. None: the keeper's own.
     namespace: Option<(u64, u64)>,
     /// To the switch that is served now.
     given: bool,
@@ -73,6 +73,8 @@ impl<O: Opener> Shelf<O> {
             Ask::Tap { spec } => self.tap(&spec),
             Ask::Udp { address, purpose } => self.udp(address, purpose),
             Ask::Configure { spec } => match self.taps.get(&TapName::of(&spec)) {
+                // Its name may be another interface's by now.
+                Some(tap) if !tap.is_named(&spec) => unknown(&spec),
                 Some(tap) => match self.opener.configure_tap(tap.open.control.as_fd(), &spec) {
                     Ok(()) => done(),
                     Err(error) => refused(&error),
@@ -118,7 +120,7 @@ impl<O: Opener> Shelf<O> {
             // Its interface may have vanished or have another name, its namespace's name may stand for another one now, and
             // a port that was made anew may want other queues: then what is kept is of no use.
             let fits = kept.open.queues.len() == spec.queues
-                && kept.open.queues.iter().all(|queue| sys::tap_is_attached(queue.as_fd()))
+                && kept.is_named(spec)
                 && (namespace.is_none() || namespace == kept.namespace)
                 && self.opener.configure_tap(kept.open.control.as_fd(), spec).is_ok();
             if !fits {
@@ -217,19 +219,29 @@ impl<O: Opener> Shelf<O> {
         let mut descriptors = descriptors.into_iter();
         let Some(control) = descriptors.next() else { return misplaced("the control socket is missing") };
         let queues: Vec<OwnedFd> = descriptors.collect();
-        // Later requests act through the control socket with our rights.
-        if !sys::is_datagram_socket(control.as_fd())
-            || !queues.iter().all(|queue| sys::tap_is_attached(queue.as_fd()))
-        {
-            return misplaced("these are no descriptors of a TAP");
+        // Later requests act through the control socket with our rights: on the interface that these are queues of, and
+        // on no other one, whatever is claimed.
+        let Some(stands_in) = place_of(&control, &queues, &spec) else {
+            return misplaced("these are no descriptors of this TAP");
+        };
+        let namespace = spec.netns.as_ref().map(|_| stands_in);
+        let is_full = self.taps.len() >= self.most.taps;
+        match self.taps.get_mut(&name) {
+            Some(kept) if kept.given => return misplaced("this TAP is kept already"),
+            // Its switch did not wait for an answer, and is back.
+            Some(kept)
+                if kept.open.queues.len() == queues.len()
+                    && kept.namespace == namespace
+                    && kept.is_named(&spec) =>
+            {
+                kept.binding = binding;
+                kept.given = true;
+                return done();
+            }
+            Some(_) => {}
+            None if is_full => return full(self.most.taps, "TAPs"),
+            None => {}
         }
-        if self.taps.contains_key(&name) {
-            return misplaced("this TAP is kept already");
-        }
-        if self.taps.len() >= self.most.taps {
-            return full(self.most.taps, "TAPs");
-        }
-        let namespace = namespace_of(&spec);
         let open = OpenTap { queues, control, queue_frames: 0, udp_trains, existed: true };
         self.taps.insert(name, KeptTap { open, binding, namespace, given: true });
         done()
@@ -244,12 +256,46 @@ impl<O: Opener> Shelf<O> {
         if !same || !sys::is_datagram_socket(socket.as_fd()) {
             return misplaced("this is no socket at that address");
         }
-        if self.sockets.len() >= self.most.sockets {
-            return full(self.most.sockets, "sockets");
+        let is_full = self.sockets.len() >= self.most.sockets;
+        let known = self
+            .sockets
+            .iter_mut()
+            .find(|kept| kept.purpose == purpose && inode(&kept.socket) == inode(&socket));
+        match known {
+            Some(kept) if kept.given => return misplaced("this socket is kept already"),
+            // Its switch did not wait for an answer, and is back.
+            Some(kept) => kept.given = true,
+            None if is_full => return full(self.most.sockets, "sockets"),
+            None => self.sockets.push(KeptSocket { address, purpose, socket, given: true }),
         }
-        self.sockets.push(KeptSocket { address, purpose, socket, given: true });
         done()
     }
+}
+
+impl KeptTap {
+    /// Its interface is there, and has the name that the spec says.
+    fn is_named(&self, spec: &TapSpec) -> bool {
+        self.open.queues.iter().all(|queue| is_queue_of(queue, spec))
+    }
+}
+
+fn is_queue_of(queue: &OwnedFd, spec: &TapSpec) -> bool {
+    sys::tap_name(queue.as_fd()).is_some_and(|name| name == spec.name.as_str())
+}
+
+/// The namespace of the TAP that `queues` are of and `control` can configure; `None` when they are not of the one that
+/// `spec` says, or not of the same.
+fn place_of(control: &OwnedFd, queues: &[OwnedFd], spec: &TapSpec) -> Option<(u64, u64)> {
+    let control = control.as_fd();
+    let place = sys::is_datagram_socket(control).then(|| sys::socket_namespace(control))?.ok()?;
+    let is_there = |queue: &OwnedFd| sys::tap_namespace(queue.as_fd()).is_ok_and(|there| there == place);
+    (!queues.is_empty() && queues.iter().all(|queue| is_queue_of(queue, spec) && is_there(queue)))
+        .then_some(place)
+}
+
+/// What two descriptors of one socket have in common.
+fn inode(socket: &OwnedFd) -> Option<(u64, u64)> {
+    rustix::fs::fstat(socket).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 /// Device and inode of the namespace that a spec names, if there is one now.
@@ -294,5 +340,7 @@ fn out_of_descriptors(error: &std::io::Error) -> Reply {
     )
 }
 
+#[cfg(test)]
+mod taps;
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,7 @@ use arrayvec::ArrayVec;
 use super::rewrite::{self, Manner};
 use super::route::{self, Way};
 use super::{BATCH, Context, Verdicts, claims, count, destination, encap, rules};
+use crate::conntrack::Guess;
 use crate::desired::Direction;
 use crate::directory::Begun;
 use crate::drops::DropReason;
@@ -96,10 +97,12 @@ impl<'a> Sender<'a> {
     // This pass and the last one are functions of their own: together they would need more registers than there are.
     #[inline(never)]
     fn judge_all(&self, packets: &mut [Packet<'_>], verdicts: &mut [Verdict], questions: &mut Questions<'a>) {
-        for (number, (packet, verdict)) in packets.iter_mut().zip(verdicts).enumerate() {
+        let guesses = rules::look_ahead(self.port, packets);
+        let guessed = packets.iter_mut().zip(guesses);
+        for (number, ((packet, guess), verdict)) in guessed.zip(verdicts).enumerate() {
             // The same walk either way: in its copy for plain frames the compiler knows most answers.
             match Headers::parse_plain(packet.frame()) {
-                Some(headers) => note(self.judge(number, packet, &headers), verdict, questions),
+                Some(headers) => note(self.judge(number, packet, &headers, guess), verdict, questions),
                 None => note(self.judge_any(number, packet), verdict, questions),
             }
         }
@@ -128,7 +131,7 @@ impl<'a> Sender<'a> {
     fn judge_any(&self, number: usize, packet: &mut Packet<'_>) -> Result<Question<'a>, Verdict> {
         // By reference: this is too large a value to be moved for every packet.
         match &Headers::parse_any(packet.frame()) {
-            Ok(headers) => self.judge(number, packet, headers),
+            Ok(headers) => self.judge(number, packet, headers, Guess::NONE),
             Err(error) => Err(self.refuse(packet.frame(), error).into()),
         }
     }
@@ -140,6 +143,7 @@ impl<'a> Sender<'a> {
         number: usize,
         packet: &mut Packet<'_>,
         headers: &Headers,
+        guess: Guess,
     ) -> Result<Question<'a>, Verdict> {
         if headers.source.to_number() != self.port.mac.to_number() {
             return Err(DropReason::SourceMacSpoofed.into());
@@ -165,7 +169,7 @@ impl<'a> Sender<'a> {
         }
         // First: what goes nowhere begins no connection.
         destination::check(headers)?;
-        rules::judge(self.context, self.port, Direction::Out, packet.frame(), headers)?;
+        rules::judge(self.context, self.port, Direction::Out, packet.frame(), headers, guess)?;
         let manner = Manner::of(headers);
         if manner.is_routed() && headers.hop_limit <= 1 {
             return Err(trap::icmp::time_exceeded(&self.asker(), packet, headers));
@@ -299,8 +303,9 @@ impl<'a> Sender<'a> {
         if claims::largest_ip_bytes(packet.offload, headers) > usize::from(vnet.mtu.bytes()) {
             return trap::icmp::too_big(&self.asker(), packet, headers, vnet.mtu.bytes());
         }
-        let passed = rules::judge(self.context, receiver, Direction::In, packet.frame(), headers)
-            .and_then(|()| rewrite::forward(packet.frame_mut(), manner, self.port.mac, receiver.mac));
+        let passed =
+            rules::judge(self.context, receiver, Direction::In, packet.frame(), headers, Guess::NONE)
+                .and_then(|()| rewrite::forward(packet.frame_mut(), manner, self.port.mac, receiver.mac));
         match passed {
             Ok(()) => Verdict::Deliver(receiver.id),
             Err(reason) => reason.into(),

@@ -12,6 +12,7 @@ use super::egress::{is_dhcp_server, is_router_v4, refuse_source_route};
 use super::{
     BATCH, Context, Verdicts, claims, count, destination, ecn, encap, rewrite, route, rules, source,
 };
+use crate::conntrack::Guess;
 use crate::desired::Direction;
 use crate::drops::DropReason;
 use crate::packet::{Checksum, Packet};
@@ -162,7 +163,7 @@ impl<'a> Arrivals<'a> {
         if !claims::check(packet, headers) {
             return Err(DropReason::OffloadInvalid);
         }
-        rules::judge(self.context, port, Direction::In, packet.frame(), headers)?;
+        rules::judge(self.context, port, Direction::In, packet.frame(), headers, Guess::NONE)?;
         if packet.offload.checksum == Checksum::Complete {
             packet.offload.checksum = claims::recognise(packet.frame(), headers);
         }

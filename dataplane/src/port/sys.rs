@@ -8,7 +8,7 @@
 use std::io::{self, IoSlice};
 use std::mem::size_of;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// `struct ifreq` as the kernel copies it: a name of at most 15 bytes, then a union of 24 bytes.
 #[repr(C)]
@@ -63,14 +63,47 @@ pub(crate) fn tap_attach(fd: BorrowedFd<'_>, name: &str, flags: u16) -> io::Resu
     interface_ioctl(fd, libc::TUNSETIFF, &mut InterfaceRequest::new(name, flags.to_ne_bytes()))
 }
 
-/// True if `fd` is a queue of a TAP that still exists.
-pub(crate) fn tap_is_attached(fd: BorrowedFd<'_>) -> bool {
-    // The request's number may mean something else to another kind of descriptor.
-    let is_tun = rustix::fs::fstat(fd).is_ok_and(|stat| {
+/// The name of the interface that `fd` is a queue of, if it is one, and the interface still exists.
+pub(crate) fn tap_name(fd: BorrowedFd<'_>) -> Option<String> {
+    let mut request = InterfaceRequest::new("", []);
+    if !is_tun(fd) || interface_ioctl(fd, libc::TUNGETIFF, &mut request).is_err() {
+        return None;
+    }
+    let name = request.name.split(|byte| *byte == 0).next()?;
+    std::str::from_utf8(name).ok().map(str::to_owned)
+}
+
+/// An ioctl's number may mean something else to another kind of descriptor.
+fn is_tun(fd: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|stat| {
         rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::CharacterDevice
             && (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) == TUN_DEVICE
-    });
-    is_tun && interface_ioctl(fd, libc::TUNGETIFF, &mut InterfaceRequest::new("", [])).is_ok()
+    })
+}
+
+/// Device and inode of the network namespace that the interface of queue `fd` stands in now. Needs `CAP_NET_ADMIN` there,
+/// and Linux 5.2.
+pub(crate) fn tap_namespace(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    if !is_tun(fd) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    namespace_ioctl(fd, libc::TUNGETDEVNETNS)
+}
+
+/// Device and inode of the network namespace that `socket` was made in. Needs `CAP_NET_ADMIN` there.
+pub(crate) fn socket_namespace(socket: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    rustix::net::sockopt::socket_type(socket)?;
+    namespace_ioctl(socket, libc::SIOCGSKNS as libc::Ioctl)
+}
+
+fn namespace_ioctl(fd: BorrowedFd<'_>, act: libc::Ioctl) -> io::Result<(u64, u64)> {
+    // SAFETY: `act` is one of this file's requests that take nothing; no memory is involved.
+    let namespace = unsafe { libc::ioctl(fd.as_raw_fd(), act) };
+    check(namespace)?;
+    // SAFETY: the kernel has just made this descriptor for this call, and nobody else knows of it.
+    let namespace = unsafe { OwnedFd::from_raw_fd(namespace) };
+    let stat = rustix::fs::fstat(&namespace)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 /// Major and minor number of /dev/net/tun.

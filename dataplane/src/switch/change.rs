@@ -51,6 +51,8 @@ pub(super) struct Record {
 
 /// A worker that has not confirmed a snapshot by then is broken, not slow.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+/// Marks a TAP in whose queues frames of more than one binding may wait: no binding has this number.
+const BETWEEN_BINDINGS: u64 = 0;
 /// How long a removal waits for its interface to vanish.
 const LET_GO_LIMIT: Duration = Duration::from_secs(1);
 
@@ -164,11 +166,11 @@ impl Switch {
         let change = Change { generation, swap_ns, settled_ns: self.since(received) };
         self.record(desired, &after, change, received);
         let removed = self.follow(desired, &before, &after);
-        let bound = if settled { bound_anew(desired, &before, &after) } else { Vec::new() };
+        let bound = bound_anew(desired, &before, &after);
         drop(before);
         self.publisher.collect();
         self.let_go(removed);
-        self.mark(&bound);
+        self.mark(desired, &bound, settled);
         if let (Some(hold), Some((name, _))) = (hold, bounce)
             && let Some(tap) = desired.taps.get(name)
         {
@@ -253,6 +255,7 @@ impl Switch {
             removed.push(tap);
         }
         desired.last_changes.retain(|name, _| !gone(name));
+        desired.between.retain(|name| !gone(name));
         for port in after.tables.ports() {
             let name = &port.config.name;
             let (Some(old), Some(tap)) = (before.tables.port_named(name), desired.taps.get(name)) else {
@@ -268,21 +271,34 @@ impl Switch {
         removed
     }
 
-    /// Tells the opener that what waits in the queues of these ports, or will, was sent under their new binding. True only
-    /// when every worker has thrown away what had been sent before, and one that sleeps does so on waking: a switch that
-    /// dies before that has its successor do it.
-    fn mark(&self, bound: &[(TapSpec, u64)]) {
+    /// Tells the opener what the frames in the queues of these ports belong to: the new binding, when every worker has
+    /// thrown away what had been sent before, and one that sleeps does so on waking; until then to none, so that a switch
+    /// that dies has its successor throw it away, whatever the binding is by then.
+    fn mark(&self, desired: &mut Desired, bound: &[(TapSpec, u64)], settled: bool) {
         if bound.is_empty() {
             return;
         }
+        let is_over = settled && self.all_are_past();
+        for (spec, binding) in bound {
+            self.opener.mark_tap(spec, if is_over { *binding } else { BETWEEN_BINDINGS });
+            if is_over {
+                desired.between.remove(&spec.name);
+            } else {
+                desired.between.insert(spec.name.clone());
+            }
+        }
+    }
+
+    /// Waits until no worker, asleep or not, holds an older snapshot.
+    fn all_are_past(&self) -> bool {
         let begun = Instant::now();
         while self.publisher.collect() > 0 {
             if begun.elapsed() > LET_GO_LIMIT {
-                return;
+                return false;
             }
             thread::sleep(Duration::from_micros(20));
         }
-        bound.iter().for_each(|(spec, binding)| self.opener.mark_tap(spec, *binding));
+        true
     }
 
     /// An interface vanishes with its last descriptor. Workers and old snapshots give theirs up within a batch, or on
@@ -359,19 +375,22 @@ pub(super) fn tap_spec(tables: &Tables, port: &Port) -> TapSpec {
     }
 }
 
-/// The ports with a device whose binding is new, and its number.
+/// The ports with a device whose binding or device is new, or whose last mark had to wait, and the binding's number.
 fn bound_anew(desired: &Desired, before: &Plane, after: &Plane) -> Vec<(TapSpec, u64)> {
     let is_new = |port: &&Arc<Port>| {
         let name = &port.config.name;
-        let same = before.tables.port_named(name).is_some_and(|old| old.epoch == port.epoch);
-        !same && desired.taps.contains_key(name)
+        let same = before
+            .tables
+            .port_named(name)
+            .is_some_and(|old| old.epoch == port.epoch && before.device(old.id).is_some());
+        (!same || desired.between.contains(name)) && desired.taps.contains_key(name)
     };
     let ports = after.tables.ports().filter(is_new);
     ports.map(|port| (tap_spec(&after.tables, port), binding(port))).collect()
 }
 
 /// A number for what a port's frames belong to: other whenever [`Port::epoch`] becomes another, and the same in every
-/// release and every run.
+/// release and every run. Never [`BETWEEN_BINDINGS`].
 pub(super) fn binding(port: &Port) -> u64 {
     use std::fmt::Write;
     let mut text = format!("{} {}", port.vni, port.mac);
@@ -380,9 +399,10 @@ pub(super) fn binding(port: &Port) -> u64 {
         let _ = write!(text, " {ip}");
     }
     // FNV-1a. Nobody gains by two bindings that meet: both are the operator's own.
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    });
+    hash.max(BETWEEN_BINDINGS + 1)
 }
 
 fn same_device(old: &PortConfig, new: &PortConfig) -> Result<(), SwitchError> {

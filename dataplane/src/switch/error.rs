@@ -66,6 +66,16 @@ pub enum SwitchError {
         /// Their names.
         ports: Vec<String>,
     },
+    /// A network that routes of others still lead into.
+    #[error("network {network} cannot go: network {from} has a route to {prefix} into it")]
+    NetworkRoutedInto {
+        /// The network.
+        network: Vni,
+        /// The first of the networks that have such a route.
+        from: Vni,
+        /// The route's prefix.
+        prefix: ipnet::IpNet,
+    },
     /// A rule that does not exist.
     #[error("port {port} has no rule {rule}")]
     NoSuchRule {
@@ -116,7 +126,9 @@ impl SwitchError {
             Self::NoSuchRule { port, rule } | Self::RuleExists { port, rule } => {
                 format!("port {port}, rule {rule}")
             }
-            Self::NoSuchRoute { network, prefix } | Self::RouteExists { network, prefix } => {
+            Self::NoSuchRoute { network, prefix }
+            | Self::RouteExists { network, prefix }
+            | Self::NetworkRoutedInto { from: network, prefix, .. } => {
                 format!("network {network}, route {prefix}")
             }
             Self::Directory(_) => "directory".into(),
@@ -139,7 +151,7 @@ impl SwitchError {
                     .into()
             }
             Self::PortExists(_) => "choose another name, or change that port with `port move`".into(),
-            Self::RouteExists { network, prefix } => {
+            Self::RouteExists { network, prefix } | Self::NetworkRoutedInto { from: network, prefix, .. } => {
                 format!("remove it first: `shunt vswitch route remove --network {network} {prefix}`")
             }
             Self::RuleExists { .. } => "choose another number, or leave --id out".into(),

@@ -12,7 +12,7 @@ mod start;
 mod state;
 mod status;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use bounce::{Bounce, LONG_HOLD, QUIET, SHORT_HOLD, hold_for};
@@ -57,6 +57,8 @@ struct Desired {
     /// The ports' open devices; a port whose interface could not be had is missing.
     taps: HashMap<PortName, Arc<Tap>>,
     last_changes: HashMap<PortName, change::Record>,
+    /// Ports in whose queues frames of an earlier binding may wait: a worker has not confirmed the last one.
+    between: HashSet<PortName>,
 }
 
 impl Switch {

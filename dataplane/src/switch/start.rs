@@ -1,6 +1,6 @@
 //! From nothing to a running switch: state, sockets, directory, devices, workers, in this order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -82,28 +82,13 @@ impl Switch {
     /// # Errors
     /// [`StartError`].
     pub fn start(config: SwitchConfig, opener: Arc<dyn Opener>) -> Result<Arc<Self>, StartError> {
-        let (state, document) = State::open(&config.state_dir)?;
-        let underlay = udp::Config {
-            local: config.underlay.physical_ips.clone(),
-            port: config.underlay.encapsulation.udp_port(),
-        };
-        udp::probe(opener.as_ref(), &underlay)?;
         let workers = usize::from(config.workers.count);
         // Guests choose what is looked up: the seeds are the process's own secrets.
         let secrets = RandomState::new();
-        let underlay_config = Arc::new(config.underlay.clone());
-        // One thread more that counts, and that reads the snapshot.
-        let threads = workers + usize::from(config.metadata.is_some());
-        let mut tables = Tables::empty(underlay_config, threads, secrets.hash_one("tables"));
-        if config.metadata.is_some() {
-            tables = tables.with_endpoint();
-        }
-        let tables = tables.succeed(&document, threads)?;
         let (directory, directory_readers) = DirectoryWriter::new(secrets.hash_one("directory"), workers);
-        tracing::info!("{}", directory.engine().sentence());
         let mut entries = Vec::with_capacity(LOADED_TOGETHER);
         let mut loaded = Ok(0);
-        state.each_mapping(|mapping| {
+        let (state, document) = State::open_showing(&config.state_dir, |mapping| {
             entries.push(entry(&mapping));
             if entries.len() == LOADED_TOGETHER {
                 if loaded.is_ok() {
@@ -114,6 +99,20 @@ impl Switch {
         })?;
         loaded?;
         directory.extend(entries)?;
+        tracing::info!("{}", directory.engine().sentence());
+        let underlay = udp::Config {
+            local: config.underlay.physical_ips.clone(),
+            port: config.underlay.encapsulation.udp_port(),
+        };
+        udp::probe(opener.as_ref(), &underlay)?;
+        let underlay_config = Arc::new(config.underlay.clone());
+        // One thread more that counts, and that reads the snapshot.
+        let threads = workers + usize::from(config.metadata.is_some());
+        let mut tables = Tables::empty(underlay_config, threads, secrets.hash_one("tables"));
+        if config.metadata.is_some() {
+            tables = tables.with_endpoint();
+        }
+        let tables = tables.succeed(&document, threads)?;
 
         let (taps, devices) = open_taps(opener.as_ref(), &tables);
         let bouncer = Bouncer::start().map_err(StartError::Workers)?;
@@ -142,7 +141,12 @@ impl Switch {
             _ => (None, parts),
         };
         let workers = Workers::start(parts, config.workers.poll, clock).map_err(StartError::Workers)?;
-        let desired = Desired { document: Arc::new(document), taps, last_changes: HashMap::new() };
+        let desired = Desired {
+            document: Arc::new(document),
+            taps,
+            last_changes: HashMap::new(),
+            between: HashSet::new(),
+        };
         Ok(Arc::new(Self {
             config,
             desired: Mutex::new(desired),

@@ -5,12 +5,13 @@
 //! a sentence that names it, and [`set_aside`] is the operator's explicit way to start empty. Never here: devices,
 //! validation of documents, anything that a packet waits for.
 
+mod directory;
 mod error;
 mod rows;
+mod trial;
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
-use std::ops::Bound;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::StateError;
 use rows::{Block, BlockKey, MappingKey, MappingValue, Ordered};
+use trial::Trial;
 
 use crate::desired::{HostConfig, NetworkConfig, PortConfig};
 use crate::types::{CustomerIp, Generation, MacAddr, PhysicalIp, Vni};
@@ -85,8 +87,17 @@ impl State {
     ///
     /// # Errors
     /// When another switch uses the directory, the file cannot be opened, or its content cannot be trusted. The file is
-    /// then left as it is.
+    /// then left byte for byte as it is.
     pub fn open(dir: &Path) -> Result<(Self, HostConfig), StateError> {
+        Self::open_showing(dir, |_| {})
+    }
+
+    /// Opens the state as [`State::open`] does, and shows every entry of the directory once, in order. What was shown counts
+    /// for nothing when the file is refused in the end.
+    ///
+    /// # Errors
+    /// Those of [`State::open`].
+    pub fn open_showing(dir: &Path, mut see: impl FnMut(Mapping)) -> Result<(Self, HostConfig), StateError> {
         let lock = lock(dir)?;
         let file = dir.join(FILE_NAME);
         if !file.try_exists().map_err(|source| StateError::Open { file: file.clone(), source })? {
@@ -94,13 +105,17 @@ impl State {
         }
         // The database verifies checksums, but promises no more than "may panic" for a file that somebody else wrote.
         let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_, StateError> {
+            let trial = Trial::open(&file).map_err(|error| error::opening(&file, error))?;
             let database = Builder::new()
                 .set_cache_size(CACHE_BYTES)
                 .set_check_integrity_on_open(true)
-                .open(&file)
+                .create_with_backend(trial.clone())
                 .map_err(|error| error::opening(&file, error))?;
-            bring_up_to_date(&database, &file)?;
-            let saved = load(&database, &file)?;
+            let (saved, outdated) = load(&database, &file, &mut see)?;
+            trial.accept().map_err(|source| error::writing(&file, source.into()))?;
+            if let Some(mappings) = outdated {
+                bring_up_to_date(&database, &file, &mappings)?;
+            }
             Ok((database, saved))
         }));
         let (database, saved) = opened.map_err(|_| StateError::Corrupt {
@@ -148,7 +163,7 @@ impl State {
     /// # Errors
     /// When the disk refuses.
     pub fn set_mappings(&self, mappings: &[Mapping]) -> Result<(), StateError> {
-        self.write(|transaction| set_mappings(transaction, mappings))
+        self.write(|transaction| directory::set_mappings(transaction, mappings))
     }
 
     /// Removes entries of the directory, all of them or none, and says how many were there.
@@ -194,7 +209,7 @@ impl State {
     ) -> Result<Vec<Mapping>, StateError> {
         let mut found = Vec::new();
         if limit > 0 {
-            self.walk(network, after, |mapping| {
+            directory::walk(&self.database, &self.file, network, after, |mapping| {
                 found.push(mapping);
                 found.len() < limit
             })?;
@@ -202,55 +217,11 @@ impl State {
         Ok(found)
     }
 
-    /// Shows every entry of the directory once, in order.
-    ///
-    /// # Errors
-    /// When the disk or a row cannot be read.
-    pub fn each_mapping(&self, mut see: impl FnMut(Mapping)) -> Result<(), StateError> {
-        self.walk(None, None, |mapping| {
-            see(mapping);
-            true
-        })
-    }
-
-    fn walk(
-        &self,
-        network: Option<Vni>,
-        after: Option<(Vni, CustomerIp)>,
-        mut see: impl FnMut(Mapping) -> bool,
-    ) -> Result<(), StateError> {
-        let failed = |error: redb::Error| error::reading(&self.file, error);
-        let (first, last) = rows::range(network);
-        let after = after.map(|(network, ip)| rows::key(network, ip)).filter(|(key, _)| *key >= first);
-        let begin = after.as_ref().map_or(&first, |(key, _)| key);
-        if *begin > last {
-            return Ok(());
-        }
-        let transaction = self.database.begin_read().map_err(|error| failed(error.into()))?;
-        let table = transaction.open_table(DIRECTORY).map_err(|error| failed(error.into()))?;
-        let rows = table
-            .range::<&BlockKey>((Bound::Included(begin), Bound::Included(&last)))
-            .map_err(|error| failed(error.into()))?;
-        for row in rows {
-            let (key, value) = row.map_err(|error| failed(error.into()))?;
-            let bad = |row| error::bad_row(&self.file, row);
-            let block = Block::parse(value.value()).map_err(bad)?;
-            for mapping in block.mappings(key.value()).map_err(bad)? {
-                let seen_before = after.is_some_and(|after| rows::key(mapping.network, mapping.ip) <= after);
-                if !seen_before && !see(mapping) {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn write(
         &self,
         fill: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
     ) -> Result<(), StateError> {
-        let failed =
-            |error: redb::Error| StateError::Write { file: self.file.clone(), source: Box::new(error) };
+        let failed = |error: redb::Error| error::writing(&self.file, error);
         let transaction = self.database.begin_write().map_err(|error| failed(error.into()))?;
         // Dropped without a commit, a transaction leaves nothing behind.
         fill(&transaction).map_err(failed)?;
@@ -258,62 +229,16 @@ impl State {
     }
 }
 
-fn set_mappings(transaction: &redb::WriteTransaction, mappings: &[Mapping]) -> Result<(), redb::Error> {
-    let mut table = transaction.open_table(DIRECTORY)?;
-    // In the rows' order each row is written once. Stable: of two mappings of one address the later one counts.
-    let mut sorted: Vec<&Mapping> = mappings.iter().collect();
-    sorted.sort_by_key(|mapping| (mapping.network, mapping.ip));
-    let mut bytes = Vec::new();
-    let row = |mapping: &Mapping| rows::key(mapping.network, mapping.ip).0;
-    for together in sorted.chunk_by(|a, b| row(a) == row(b)) {
-        let Some(first) = together.first() else { continue };
-        let key = row(first);
-        let mut block = Block::default();
-        set_in(&mut block, together);
-        block.to_bytes(&mut bytes);
-        // Nearly always there is no such row yet, and putting one tells.
-        let replaced = table.insert(&key, bytes.as_slice())?.map(|row| Block::parse(row.value()));
-        if let Some(replaced) = replaced {
-            let mut block = replaced.map_err(redb::Error::Corrupted)?;
-            set_in(&mut block, together);
-            block.to_bytes(&mut bytes);
-            table.insert(&key, bytes.as_slice())?;
-        }
-    }
-    Ok(())
-}
-
-fn set_in(block: &mut Block, mappings: &[&Mapping]) {
-    for mapping in mappings {
-        block.set(rows::key(mapping.network, mapping.ip).1, mapping.mac, mapping.physical_ip);
-    }
-}
-
-/// Writes a file of the schema before this one anew, in one transaction.
-fn bring_up_to_date(database: &Database, file: &Path) -> Result<(), StateError> {
-    let reading = |error: redb::Error| error::reading(file, error);
-    let schema = (|| -> Result<_, redb::Error> {
-        let meta = database.begin_read()?.open_table(META)?;
-        Ok(meta.get(META_SCHEMA)?.map(|schema| schema.value()))
-    })();
-    if schema.map_err(reading)? != Some(SCHEMA_OF_ROWS) {
-        return Ok(());
-    }
-    let transaction = database.begin_write().map_err(|error| reading(error.into()))?;
-    let written = (|| -> Result<(), redb::Error> {
-        let mut mappings = Vec::new();
-        for row in transaction.open_table(DIRECTORY_OF_ROWS)?.iter()? {
-            let (key, value) = row?;
-            mappings.push(rows::mapping(key.value(), value.value()).map_err(redb::Error::Corrupted)?);
-        }
-        set_mappings(&transaction, &mappings)?;
+/// Writes the directory of a file of the schema before this one anew, in one transaction.
+fn bring_up_to_date(database: &Database, file: &Path, mappings: &[Mapping]) -> Result<(), StateError> {
+    let write = || -> Result<(), redb::Error> {
+        let transaction = database.begin_write()?;
+        directory::set_mappings(&transaction, mappings)?;
         transaction.delete_table(DIRECTORY_OF_ROWS)?;
         transaction.open_table(META)?.insert(META_SCHEMA, SCHEMA)?;
-        Ok(())
-    })();
-    written.map_err(reading)?;
-    let failed = |error: redb::Error| StateError::Write { file: file.into(), source: Box::new(error) };
-    transaction.commit().map_err(|error| failed(error.into()))
+        Ok(transaction.commit()?)
+    };
+    write().map_err(|error| error::writing(file, error))
 }
 
 /// Moves the state file of `dir` out of the way, so that the next start begins empty, and says where it went; `None`
@@ -378,7 +303,6 @@ impl Claim {
 
 /// Makes an empty state under another name first: a file called `state.redb` is always whole.
 fn create(dir: &Path, file: &Path) -> Result<(), StateError> {
-    let failed = |source: redb::Error| StateError::Write { file: file.into(), source: Box::new(source) };
     let fresh = dir.join(format!("{FILE_NAME}.new"));
     let written = (|| -> Result<(), redb::Error> {
         File::options().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
@@ -398,10 +322,16 @@ fn create(dir: &Path, file: &Path) -> Result<(), StateError> {
         File::open(dir)?.sync_all()?;
         Ok(())
     })();
-    written.map_err(failed)
+    written.map_err(|error| error::writing(file, error))
 }
 
-fn load(database: &Database, file: &Path) -> Result<Saved, StateError> {
+/// Reads the document and shows the directory; of a file of the schema before this one also the directory, to be written
+/// anew.
+fn load(
+    database: &Database,
+    file: &Path,
+    see: &mut impl FnMut(Mapping),
+) -> Result<(Saved, Option<Vec<Mapping>>), StateError> {
     let failed = |error: redb::Error| error::reading(file, error);
     let transaction = database.begin_read().map_err(|error| failed(error.into()))?;
     let meta = transaction.open_table(META).map_err(|error| failed(error.into()))?;
@@ -412,7 +342,7 @@ fn load(database: &Database, file: &Path) -> Result<Saved, StateError> {
             .ok_or_else(|| StateError::Corrupt { file: file.into(), detail: format!("its {key} is missing") })
     };
     let schema = number(META_SCHEMA)?;
-    if schema != SCHEMA {
+    if !matches!(schema, SCHEMA | SCHEMA_OF_ROWS) {
         return Err(StateError::Schema { file: file.into(), found: schema, known: SCHEMA });
     }
     let generation = Generation(number(META_GENERATION)?);
@@ -436,7 +366,23 @@ fn load(database: &Database, file: &Path) -> Result<Saved, StateError> {
     let (network_orders, networks) = networks.sorted();
     let (port_orders, ports) = ports.sorted();
     let document = HostConfig { generation, networks, ports };
-    Ok(Saved { document, networks: network_orders, ports: port_orders })
+    let saved = Saved { document, networks: network_orders, ports: port_orders };
+    if schema == SCHEMA {
+        directory::walk(database, file, None, None, |mapping| {
+            see(mapping);
+            true
+        })?;
+        return Ok((saved, None));
+    }
+    let table = transaction.open_table(DIRECTORY_OF_ROWS).map_err(|error| failed(error.into()))?;
+    let mut mappings = Vec::new();
+    for row in table.iter().map_err(|error| failed(error.into()))? {
+        let (key, value) = row.map_err(|error| failed(error.into()))?;
+        let mapping = rows::mapping(key.value(), value.value()).map_err(|row| error::bad_row(file, row))?;
+        mappings.push(mapping);
+        see(mapping);
+    }
+    Ok((saved, Some(mappings)))
 }
 
 #[cfg(test)]

@@ -6,20 +6,24 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Switch, SwitchConfig};
+use super::{Switch, SwitchConfig, SwitchError};
 use crate::desired::{HostConfig, PortName};
 use crate::port::open::{OpenError, OpenTap, Opener, TapSpec, UdpUse};
 
 #[derive(Default)]
 struct Pairs {
     guests: Mutex<HashMap<PortName, UnixDatagram>>,
-    refuses: bool,
+    refuses: AtomicBool,
+    /// Devices are such that a worker waits in them for the guest's next frame. These are the switch's ends.
+    stuck: Option<Mutex<HashMap<PortName, UnixDatagram>>>,
     /// What a guest has sent before the switch opens its device.
     sent_before: Option<Vec<u8>>,
     marks: Mutex<HashMap<PortName, u64>>,
@@ -27,11 +31,14 @@ struct Pairs {
 
 impl Opener for Pairs {
     fn open_tap(&self, spec: &TapSpec) -> Result<OpenTap, OpenError> {
-        if self.refuses {
+        if self.refuses.load(Relaxed) {
             return Err(OpenError::NoTun { interface: spec.name.clone() });
         }
         let (queue, guest) = UnixDatagram::pair().unwrap();
-        queue.set_nonblocking(true).unwrap();
+        queue.set_nonblocking(self.stuck.is_none()).unwrap();
+        if let Some(stuck) = &self.stuck {
+            stuck.lock().unwrap().insert(spec.name.clone(), queue.try_clone().unwrap());
+        }
         if let Some(frame) = &self.sent_before {
             guest.send(frame).unwrap();
         }
@@ -98,7 +105,7 @@ fn a_port_without_an_interface_is_shown_as_down() {
     assert!(switch.port_status(&name).unwrap().link_up);
     switch.stop();
     drop(switch);
-    let refusing = Arc::new(Pairs { refuses: true, ..Pairs::default() });
+    let refusing = Arc::new(Pairs { refuses: true.into(), ..Pairs::default() });
     let switch = Switch::start(config(dir.path()), refusing).unwrap();
     assert!(!switch.port_status(&name).unwrap().link_up);
     switch.stop();
@@ -137,4 +144,65 @@ fn what_waits_from_before_an_unsettled_move_is_thrown_away() {
     assert_eq!(received(marks.clone()), (2, marks.clone()));
     let before_the_move: HashMap<_, _> = marks.iter().map(|(name, mark)| (name.clone(), mark ^ 1)).collect();
     assert_eq!(received(before_the_move), (1, marks));
+}
+
+#[test]
+fn a_device_that_could_not_be_had_at_the_start_is_marked_when_it_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let opener = Arc::new(Pairs::default());
+    let marks = || opener.marks.lock().unwrap().clone();
+    let switch = Switch::start(config(dir.path()), opener.clone()).unwrap();
+    switch.apply(document(1, &["web-1"])).unwrap();
+    switch.stop();
+    drop(switch);
+    let marked = marks();
+    opener.marks.lock().unwrap().clear();
+    opener.refuses.store(true, Relaxed);
+    let switch = Switch::start(config(dir.path()), opener.clone()).unwrap();
+    assert!(marks().is_empty());
+    opener.refuses.store(false, Relaxed);
+    // Any change has it tried again.
+    switch.apply(document(2, &["web-1"])).unwrap();
+    assert_eq!(marks(), marked);
+    switch.stop();
+}
+
+/// While a worker has not confirmed a change, frames of both bindings may wait: were the mark the first one's, and a second
+/// change went back to it, a switch that died then would have its successor send the frames of the other one.
+#[test]
+fn the_mark_of_a_change_that_is_not_settled_is_no_bindings() {
+    let dir = tempfile::tempdir().unwrap();
+    let name: PortName = "web-1".parse().unwrap();
+    let opener = Arc::new(Pairs { stuck: Some(Mutex::default()), ..Pairs::default() });
+    let mark = || opener.marks.lock().unwrap()[&name];
+    let queue = || opener.stuck.as_ref().unwrap().lock().unwrap()[&name].try_clone().unwrap();
+    let send = || opener.guests.lock().unwrap()[&name].send(&[0xff; 72]).unwrap();
+    let switch = Switch::start(config(dir.path()), opener.clone()).unwrap();
+    switch.apply(document(1, &["web-1"])).unwrap();
+    let first = mark();
+    send();
+    // When the frame is taken the worker is in the middle of a batch, and waits there for the next one.
+    let waits = || {
+        let mut byte = [0];
+        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+        rustix::net::recv(queue(), &mut byte, flags).is_ok()
+    };
+    while waits() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    // The port's address is another one behind another port.
+    let moved = switch.apply(document(2, &["db-1", "web-1"]));
+    let between = mark();
+    // Free again before anything is judged: a worker that waits is waited for at the end.
+    queue().set_nonblocking(true).unwrap();
+    send();
+    assert!(matches!(moved, Err(SwitchError::NotSettled(_))), "{moved:?}");
+    assert_ne!(between, first);
+    // The next change is settled, and with it the one before.
+    switch.apply(document(3, &["db-1", "web-1", "db-2"])).unwrap();
+    let second = mark();
+    assert!(second != first && second != between);
+    switch.apply(document(4, &["web-1"])).unwrap();
+    assert_eq!(mark(), first);
+    switch.stop();
 }

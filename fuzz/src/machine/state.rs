@@ -10,7 +10,7 @@ use std::sync::Arc;
 use dataplane::desired::{HostConfig, NetworkConfig, PortConfig};
 use dataplane::switch::{FILE_NAME, Mapping, State, StateError, set_aside};
 use dataplane::types::{CustomerIp, Vni};
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{Database, TableDefinition};
 use serde_json::json;
 
 use crate::dice::Dice;
@@ -169,7 +169,7 @@ fn foreign_rows(dice: &mut Dice<'_>) {
         state.set_mappings(&[mapping(dice), mapping(dice)]).unwrap();
     }
     let file = dir.path().join(FILE_NAME);
-    let mut is_right = true;
+    let (mut is_right, mut is_known) = (true, true);
     {
         let database = Database::open(&file).unwrap();
         let transaction = database.begin_write().unwrap();
@@ -221,18 +221,20 @@ fn foreign_rows(dice: &mut Dice<'_>) {
                         value.extend([dice.byte(), 2, 0, 0, 0, 0, 1, dice.pick(&[4, 6, 9])]);
                         value.resize(value.len() + dice.pick(&[4, 16, 5]), dice.byte());
                     }
+                    // Nobody reads these a second time here: such a file may be refused, or be right to the last row.
+                    is_known = false;
                     transaction.open_table(DIRECTORY).unwrap().insert(&key, &value[..]).unwrap();
                 }
             }
         }
         transaction.commit().unwrap();
     }
-    let before = rows(&file);
+    let before = fs::read(&file).unwrap();
     match State::open(dir.path()) {
         Ok((state, document)) => {
             assert!(is_right, "accepted {document:?}");
             drop(document);
-            check_directory(&state, &file);
+            check_directory(&state);
             // What is saved next is what a restart finds, foreign rows or not.
             let next = any_document(dice, 9);
             state.save(&next).unwrap();
@@ -240,49 +242,10 @@ fn foreign_rows(dice: &mut Dice<'_>) {
             assert_eq!(State::open(dir.path()).unwrap().1, next);
         }
         Err(error) => {
-            assert!(!is_right, "{error:?}");
-            // The database notes in the file that it was opened and closed; nothing else may change.
-            check_refusal(dir.path(), &error, |file| assert_eq!(rows(file), before));
+            assert!(!is_right || !is_known, "{error:?}");
+            check_refusal(dir.path(), &error, |file| assert!(fs::read(file).unwrap() == before));
         }
     }
-}
-
-/// Every row of a file, as bytes.
-fn rows(file: &Path) -> Vec<(String, Vec<u8>, Vec<u8>)> {
-    let database = Database::open(file).unwrap();
-    let transaction = database.begin_read().unwrap();
-    let mut rows = vec![];
-    if let Ok(table) = transaction.open_table(META) {
-        for row in table.iter().unwrap() {
-            let (key, value) = row.unwrap();
-            rows.push(("meta".into(), key.value().into(), value.value().to_be_bytes().into()));
-        }
-    }
-    if let Ok(table) = transaction.open_table(NETWORKS) {
-        for row in table.iter().unwrap() {
-            let (key, value) = row.unwrap();
-            let (order, json) = value.value();
-            rows.push((
-                "networks".into(),
-                key.value().to_be_bytes().into(),
-                [&order.to_be_bytes(), json].concat(),
-            ));
-        }
-    }
-    if let Ok(table) = transaction.open_table(PORTS) {
-        for row in table.iter().unwrap() {
-            let (key, value) = row.unwrap();
-            let (order, json) = value.value();
-            rows.push(("ports".into(), key.value().into(), [&order.to_be_bytes(), json].concat()));
-        }
-    }
-    if let Ok(table) = transaction.open_table(DIRECTORY) {
-        for row in table.iter().unwrap() {
-            let (key, value) = row.unwrap();
-            rows.push(("directory".into(), key.value().into(), value.value().into()));
-        }
-    }
-    rows
 }
 
 fn spoil(dice: &mut Dice<'_>, row: &mut Vec<u8>) {
@@ -296,19 +259,12 @@ fn spoil(dice: &mut Dice<'_>, row: &mut Vec<u8>) {
     }
 }
 
-/// Every row is an entry that can be found and removed by its key, or the walk says that one is not.
-fn check_directory(state: &State, file: &Path) {
-    match state.mappings(None, None, usize::MAX) {
-        Ok(mappings) => {
-            let keys: Vec<_> = mappings.iter().map(|mapping| (mapping.network, mapping.ip)).collect();
-            assert_eq!(state.remove_mappings(&keys).unwrap(), keys.len(), "{mappings:?}");
-            assert_eq!(all(state), []);
-        }
-        Err(error) => {
-            assert!(matches!(error, StateError::Corrupt { .. }), "{error:?}");
-            assert_eq!(error.place(), file.display().to_string());
-        }
-    }
+/// Every row is an entry that can be found and removed by its key.
+fn check_directory(state: &State) {
+    let mappings = all(state);
+    let keys: Vec<_> = mappings.iter().map(|mapping| (mapping.network, mapping.ip)).collect();
+    assert_eq!(state.remove_mappings(&keys).unwrap(), keys.len(), "{mappings:?}");
+    assert_eq!(all(state), []);
 }
 
 fn changes(dice: &mut Dice<'_>) {

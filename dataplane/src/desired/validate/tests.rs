@@ -140,6 +140,7 @@ fn each_fault_is_named_with_its_place_and_remedy() {
             "address 10.0.0.6 is named twice [port b, ips] name it once",
         ),
         ("/ports/1/ips", json!([]), "port b has no address [port b, ips]"),
+        ("/ports/1/queues", json!(0), "port b has no queue [port b, queues] give it one"),
         (
             "/ports/1/ips/0",
             json!("10.0.0.1"),

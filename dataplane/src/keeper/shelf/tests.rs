@@ -1,5 +1,5 @@
-//! Sockets on loopback need no privilege; what is true of TAPs is shown against the real kernel in tests/devices.rs and
-//! tests/keeper.rs.
+//! Sockets on loopback need no privilege; what is true of TAPs is shown against the real kernel in `taps`, tests/devices.rs
+//! and tests/keeper.rs.
 
 use std::net::{Ipv4Addr, UdpSocket};
 
@@ -24,7 +24,7 @@ fn address() -> SocketAddr {
     socket.local_addr().unwrap()
 }
 
-fn inode(socket: &OwnedFd) -> u64 {
+fn number(socket: &OwnedFd) -> u64 {
     rustix::fs::fstat(socket).unwrap().st_ino
 }
 
@@ -40,7 +40,7 @@ fn ask(shelf: &mut Shelf<Direct>, address: SocketAddr, purpose: UdpUse) -> Resul
 fn the_next_switch_gets_the_same_sockets_and_no_socket_twice() {
     let mut shelf = Shelf::new(Direct);
     let address = address();
-    let receive = |shelf: &mut Shelf<Direct>| inode(&ask(shelf, address, UdpUse::Receive).unwrap());
+    let receive = |shelf: &mut Shelf<Direct>| number(&ask(shelf, address, UdpUse::Receive).unwrap());
     let first = [receive(&mut shelf), receive(&mut shelf)];
     assert_ne!(first[0], first[1], "one for each worker");
     // Somebody else's probe is not fooled, that of the next switch is not stopped by what is kept for it.
@@ -80,7 +80,7 @@ fn a_send_port_is_given_once() {
     let first = ask(&mut shelf, address, UdpUse::Send).unwrap();
     assert_eq!(ask(&mut shelf, address, UdpUse::Send).unwrap_err(), Reason::AddressInUse);
     shelf.returned();
-    assert_eq!(inode(&ask(&mut shelf, address, UdpUse::Send).unwrap()), inode(&first));
+    assert_eq!(number(&ask(&mut shelf, address, UdpUse::Send).unwrap()), number(&first));
 }
 
 #[test]
@@ -104,6 +104,26 @@ fn a_successor_takes_what_is_handed_over_and_no_rubbish() {
     assert_eq!((shelf.taps(), shelf.sockets()), (0, 1));
     // It is with the switch that handed it over.
     assert_eq!(ask(&mut shelf, address, UdpUse::Send).unwrap_err(), Reason::AddressInUse);
+}
+
+/// A switch that did not wait for an answer comes back, and hands over what this very keeper has given it.
+#[test]
+fn what_is_handed_over_to_whom_has_it_is_given_back() {
+    let mut shelf = Shelf::new(Direct);
+    let address = address();
+    let socket = ask(&mut shelf, address, UdpUse::Receive).unwrap();
+    let other = ask(&mut shelf, address, UdpUse::Receive).unwrap();
+    let keep = |shelf: &mut Shelf<Direct>, socket: &OwnedFd| {
+        let passed = vec![socket.try_clone().unwrap()];
+        shelf.answer(Ask::KeepUdp { address, purpose: UdpUse::Receive }, passed).0
+    };
+    shelf.returned();
+    assert_eq!(keep(&mut shelf, &socket), Answer::Done {});
+    assert_eq!(shelf.sockets(), 2, "none is kept twice");
+    assert!(matches!(keep(&mut shelf, &socket), Answer::Refused { .. }), "it is given already");
+    // The other one was on its way when the switch lost patience: it asks again, and no new one is opened.
+    let again = ask(&mut shelf, address, UdpUse::Receive).unwrap();
+    assert_eq!((number(&again), shelf.sockets()), (number(&other), 2));
 }
 
 #[test]

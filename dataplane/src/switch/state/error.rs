@@ -117,6 +117,11 @@ pub(super) fn reading(file: &Path, error: redb::Error) -> StateError {
     corrupt_or(file, error, |file, source| StateError::Read { file, source: Box::new(source) })
 }
 
+/// An error of writing.
+pub(super) fn writing(file: &Path, error: redb::Error) -> StateError {
+    StateError::Write { file: file.into(), source: Box::new(error) }
+}
+
 /// A row that is no value of its type.
 pub(super) fn bad_row(file: &Path, detail: String) -> StateError {
     StateError::Corrupt { file: file.into(), detail }

@@ -62,12 +62,10 @@ fn a_restart_finds_the_document_in_its_order_and_the_directory() {
         assert_eq!(state.remove_mappings(&[gone]).unwrap(), 1);
         assert_eq!(state.remove_mappings(&[gone]).unwrap(), 0);
     }
-    let (state, found) = State::open(dir.path()).unwrap();
-    assert_eq!(found, last);
-    assert_eq!(all(&state), mappings);
     let mut seen = Vec::new();
-    state.each_mapping(|mapping| seen.push(mapping)).unwrap();
-    assert_eq!(seen, mappings);
+    let (state, found) = State::open_showing(dir.path(), |mapping| seen.push(mapping)).unwrap();
+    assert_eq!(found, last);
+    assert_eq!((all(&state), seen), (mappings.to_vec(), mappings.to_vec()));
 }
 
 #[test]
@@ -126,6 +124,33 @@ proptest! {
     }
 }
 
+/// Opens a state that must be refused, and left byte for byte as it is.
+fn refusal(dir: &Path) -> StateError {
+    let file = dir.join(FILE_NAME);
+    let before = fs::read(&file).unwrap();
+    let error = State::open(dir).unwrap_err();
+    assert!(fs::read(&file).unwrap() == before, "{error}: the refused file was changed");
+    error
+}
+
+/// Rows go into the gap between two others together; those that are there already are added to.
+#[test]
+fn an_import_between_what_is_there_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, _) = State::open(dir.path()).unwrap();
+    let at = |third: usize, last: u8| mapping(7, &format!("10.0.{third}.{last}"), last);
+    let (there, new): (Vec<_>, Vec<_>) = (
+        (0..200).step_by(7).map(|third| at(third, 9)).collect(),
+        (0..200).map(|third| at(third, 3)).collect(),
+    );
+    state.set_mappings(&there).unwrap();
+    let backwards: Vec<_> = new.iter().rev().copied().collect();
+    state.set_mappings(&backwards).unwrap();
+    let mut both = [there, new].concat();
+    both.sort_by_key(|mapping| mapping.ip);
+    assert_eq!(all(&state), both);
+}
+
 #[test]
 fn one_switch_per_directory() {
     let dir = tempfile::tempdir().unwrap();
@@ -145,11 +170,10 @@ fn a_refused_file_stays_as_it_is_until_it_is_set_aside() {
     let file = dir.path().join(FILE_NAME);
     for content in [&b""[..], b"x", &[0x5a; 9000], b"redb\x1a\x0a\xa9\x0d\x0a and so on"] {
         fs::write(&file, content).unwrap();
-        let error = State::open(dir.path()).unwrap_err();
+        let error = refusal(dir.path());
         assert!(matches!(error, StateError::Corrupt { .. }), "{content:?}: {error:?}");
         assert_eq!(error.place(), file.display().to_string());
         assert!(error.remedy().contains("--discard-state"));
-        assert_eq!(fs::read(&file).unwrap(), content);
     }
     let aside = set_aside(dir.path()).unwrap().unwrap();
     assert!(aside.display().to_string().contains("state.redb.discarded-"));
@@ -189,9 +213,22 @@ fn a_file_with_a_row_for_each_entry_is_brought_up_to_date() {
         }
         transaction.commit().unwrap();
     }
+    let file = dir.path().join(FILE_NAME);
+    let outdated = fs::read(&file).unwrap();
     for _ in 0..2 {
-        assert_eq!(all(&State::open(dir.path()).unwrap().0), mappings);
+        let mut seen = Vec::new();
+        let (state, _) = State::open_showing(dir.path(), |mapping| seen.push(mapping)).unwrap();
+        assert_eq!((all(&state), seen), (mappings.to_vec(), mappings.to_vec()));
     }
+    // It is written anew only if all of it can be read.
+    fs::write(&file, outdated).unwrap();
+    {
+        let database = Database::open(&file).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(DIRECTORY_OF_ROWS).unwrap().insert(&[0xff; 21], &[0; 23]).unwrap();
+        transaction.commit().unwrap();
+    }
+    assert!(matches!(refusal(dir.path()), StateError::Corrupt { .. }));
 }
 
 #[test]
@@ -204,7 +241,7 @@ fn another_schema_is_refused_with_both_numbers() {
     transaction.open_table(META).unwrap().insert(META_SCHEMA, SCHEMA + 1).unwrap();
     transaction.commit().unwrap();
     drop(database);
-    let error = State::open(dir.path()).unwrap_err();
+    let error = refusal(dir.path());
     assert_eq!(error.to_string(), "the state file has schema 3, and this switch knows schema 2");
 }
 
@@ -218,7 +255,7 @@ fn rows_that_are_no_values_are_corrupt() {
     transaction.open_table(DIRECTORY).unwrap().insert(&[0; 20], &[0; 23][..]).unwrap();
     transaction.commit().unwrap();
     drop(database);
-    let error = State::open(dir.path()).unwrap_err();
+    let error = refusal(dir.path());
     assert!(
         matches!(&error, StateError::Corrupt { detail, .. } if detail.contains("unknown field `nam`")),
         "{error}"
@@ -241,7 +278,7 @@ fn a_row_under_another_key_than_its_own_is_corrupt() {
     let foreign = write(&|transaction| {
         transaction.open_table(NETWORKS).unwrap().insert(200, (0, json.as_slice())).unwrap();
     });
-    let error = State::open(foreign.path()).unwrap_err();
+    let error = refusal(foreign.path());
     assert!(
         matches!(&error, StateError::Corrupt { detail, .. } if detail.contains("another key")),
         "{error}"
@@ -250,7 +287,7 @@ fn a_row_under_another_key_than_its_own_is_corrupt() {
     let foreign = write(&|transaction| {
         transaction.open_table(PORTS).unwrap().insert("p2", (0, json.as_slice())).unwrap();
     });
-    let error = State::open(foreign.path()).unwrap_err();
+    let error = refusal(foreign.path());
     assert!(
         matches!(&error, StateError::Corrupt { detail, .. } if detail.contains("another key")),
         "{error}"
@@ -266,22 +303,26 @@ fn a_row_under_another_key_than_its_own_is_corrupt() {
     let foreign = write(&|transaction| {
         transaction.open_table(DIRECTORY).unwrap().insert(&key, &value[..]).unwrap();
     });
-    let (state, _) = State::open(foreign.path()).unwrap();
-    assert!(matches!(state.mappings(None, None, 9), Err(StateError::Corrupt { .. })));
+    assert!(matches!(refusal(foreign.path()), StateError::Corrupt { .. }));
 }
 
-/// A state file of some size, closed properly.
-fn closed_file() -> Vec<u8> {
+/// A state file of some size, closed properly, and the same as a killed switch leaves it.
+fn files() -> (Vec<u8>, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
-    {
-        let (state, _) = State::open(dir.path()).unwrap();
-        let ports: Vec<_> = (1..=100).map(|number| (number, 100)).collect();
-        state.save(&document(1, &ports)).unwrap();
-        let mappings: Vec<_> = (1..=200).map(|last| mapping(7, &format!("10.0.0.{last}"), last)).collect();
-        state.set_mappings(&mappings).unwrap();
-        state.save(&document(2, &ports[..99])).unwrap();
-    }
-    fs::read(dir.path().join(FILE_NAME)).unwrap()
+    let file = dir.path().join(FILE_NAME);
+    let (state, _) = State::open(dir.path()).unwrap();
+    let ports: Vec<_> = (1..=100).map(|number| (number, 100)).collect();
+    state.save(&document(1, &ports)).unwrap();
+    let mappings: Vec<_> = (1..=200).map(|last| mapping(7, &format!("10.0.0.{last}"), last)).collect();
+    state.set_mappings(&mappings).unwrap();
+    state.save(&document(2, &ports[..99])).unwrap();
+    let killed = fs::read(&file).unwrap();
+    drop(state);
+    (fs::read(file).unwrap(), killed)
+}
+
+fn closed_file() -> Vec<u8> {
+    files().0
 }
 
 /// Opens a damaged file: it is either refused and left alone, or it says what was saved last.
@@ -322,6 +363,35 @@ fn flipped_bits_are_refused_or_harmless() {
         let mut bytes = whole.clone();
         bytes[at] ^= 1 << (round % 8);
         refused += usize::from(!judge(&bytes, &format!("bit {} of byte {at}", round % 8)));
+    }
+    assert!(refused > 10, "only {refused} of 300 were noticed: is the file checked at all?");
+}
+
+#[test]
+fn what_a_killed_switch_left_is_repaired_or_stays_as_it_is() {
+    let (closed, killed) = files();
+    assert!(closed != killed, "a killed switch has not closed its file");
+    assert!(judge(&killed, "killed"));
+    let (mut at, mut refused) = (0, 0);
+    for round in 0..300_usize {
+        at = (at * 31 + 7919 * (round + 1)) % if round % 3 == 0 { 512 } else { killed.len() };
+        let mut bytes = killed.clone();
+        bytes[at] ^= 1 << (round % 8);
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE_NAME), &bytes).unwrap();
+        // What a flip made of the last commit may pass for one that was cut short: then the one before counts.
+        match State::open(dir.path()) {
+            Ok((_, document)) => assert!(matches!(document.generation.0, 1 | 2)),
+            Err(error) => {
+                assert!(matches!(error, StateError::Corrupt { .. }), "{error:?}");
+                assert!(
+                    fs::read(dir.path().join(FILE_NAME)).unwrap() == bytes,
+                    "bit {} of byte {at}",
+                    round % 8
+                );
+                refused += 1;
+            }
+        }
     }
     assert!(refused > 10, "only {refused} of 300 were noticed: is the file checked at all?");
 }
