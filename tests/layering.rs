@@ -52,6 +52,8 @@ const HOUSES: [(&str, &[&str]); 2] = [
             "workflow",
             "fleet",
             "reconcile",
+            "imds",
+            "hypervisor",
             "api",
             "controller",
             "demo",

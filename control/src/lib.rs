@@ -10,6 +10,8 @@ pub mod controller;
 pub mod demo;
 pub mod fleet;
 pub mod format;
+pub mod hypervisor;
+pub mod imds;
 pub mod lab;
 pub mod model;
 pub mod network;

@@ -49,6 +49,8 @@ pub struct Vm {
     pub generation: u64,
     /// Grows with every change that its guest has to follow: another network, another name, other settings.
     pub config_generation: u64,
+    /// The configuration with which its owner's script is run: later ones do not have it, or it would be run again.
+    pub script_generation: u64,
     /// True while its configuration is a placeholder's.
     pub partial: bool,
     /// What its owner wants in it.

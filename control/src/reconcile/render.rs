@@ -34,12 +34,16 @@ pub async fn machine(
     let Some(nic) = compute::load_nic(store, vm.nic).await?.map(|nic| nic.row) else { return Ok(None) };
     let peers = named(store, &vm).await?;
     let terms = network::vm_terms(store, &vm, &nic, &peers).await?;
+    let mut settings = vm.settings.clone();
+    if vm.script_generation != vm.config_generation {
+        settings.script = None;
+    }
     let config = GuestConfig {
         generation: vm.config_generation,
         vm_id: vm.id,
         partial: vm.partial,
         hostname: vm.name.to_string(),
-        settings: vm.settings.clone(),
+        settings,
         network: Some(terms.network),
     };
     let desired = VmDesired {

@@ -129,6 +129,7 @@ impl Scene {
             pool: None,
             generation: 1,
             config_generation: 1,
+            script_generation: 1,
             partial: false,
             settings: crate::model::Settings::default(),
             rules: Vec::new(),

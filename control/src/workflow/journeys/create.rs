@@ -146,6 +146,7 @@ fn rows(context: &Context<'_>, plan: Plan, id: VmId, host: &Host, nic: &Nic) -> 
         pool: plan.pool,
         generation: 1,
         config_generation: 1,
+        script_generation: 1,
         partial: plan.pool.is_some(),
         settings: plan.settings,
         rules: plan.rules,

@@ -38,8 +38,13 @@ impl Step for Ready {
             Told::Silent if !subject.memory.retried && context.operation.kind != JourneyKind::VmCreate => {
                 subject.memory.retried = true;
                 remember(context.operation, &subject.memory);
+                // A guest that has said nothing has not run its owner's script either, as far as anybody knows.
+                let runs = subject.vm.row.script_generation == subject.vm.row.config_generation;
                 subject.vm.row.generation += 1;
                 subject.vm.row.config_generation += 1;
+                if runs {
+                    subject.vm.row.script_generation = subject.vm.row.config_generation;
+                }
                 let mut draft = Draft::new();
                 compute::save_vm(&mut draft, &subject.vm)?;
                 Ok(Outcome::Again(draft))

@@ -35,6 +35,7 @@ impl Step for Own {
         vm.pool = None;
         vm.generation += 1;
         vm.config_generation += 1;
+        vm.script_generation = vm.config_generation;
         subject.nic.row.tenant = owner;
         subject.nic.row.binding = new;
         let mut draft = Draft::new();
