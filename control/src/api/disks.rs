@@ -142,7 +142,7 @@ async fn make(
     let row = storage::put_data_disk(&mut draft, owner, &new.name, new.size_gib, state.now())?;
     tenant::take_name(&mut draft, Named::Disk, owner, &row.name, row.id.uuid())?;
     tenant::charge(store, &mut draft, owner, Resource::Disks).await?;
-    once.note(&mut draft, row.id.uuid(), state.now());
+    once.note(store, &mut draft, row.id.uuid(), state.now()).await?;
     let revision = draft.commit(store).await?;
     Ok(Versioned { key: storage::disk_key(row.id)?, row, revision })
 }

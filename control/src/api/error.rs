@@ -42,7 +42,11 @@ pub struct ProblemDocument {
 
 /// Why a request is not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiError {
+pub struct ApiError(Box<Told>);
+
+/// In a box of its own, so that results stay small.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Told {
     status: StatusCode,
     kind: &'static str,
     title: &'static str,
@@ -52,7 +56,12 @@ pub struct ApiError {
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, title: &'static str, problem: Problem) -> Self {
-        Self { status, kind, title, problem, field: None }
+        Self(Box::new(Told { status, kind, title, problem, field: None }))
+    }
+
+    fn about(mut self, field: impl Into<String>) -> Self {
+        self.0.field = Some(field.into());
+        self
     }
 
     /// A field, parameter or header that makes no sense.
@@ -60,7 +69,7 @@ impl ApiError {
         let field = field.into();
         let problem = Problem::new(what, field.clone(), remedy);
         let error = Self::new(StatusCode::BAD_REQUEST, "invalid", "The request makes no sense", problem);
-        Self { field: Some(field), ..error }
+        error.about(field)
     }
 
     /// A request that is no request of this API at all.
@@ -117,7 +126,7 @@ impl ApiError {
     pub(super) fn taken(noun: &str, name: &str) -> Self {
         let what = format!("there is a {noun} with the name {name} already");
         let error = Self::conflict(Problem::new(what, "name", "choose another name"));
-        Self { field: Some("name".into()), ..error }
+        error.about("name")
     }
 
     /// Others changed the same at the same time, again and again.
@@ -181,35 +190,35 @@ impl ApiError {
     pub(super) fn invalid_as(problem: Problem) -> Self {
         let field = problem.place.clone();
         let error = Self::new(StatusCode::BAD_REQUEST, "invalid", "The request makes no sense", problem);
-        Self { field: Some(field), ..error }
+        error.about(field)
     }
 
     /// True when doing it again from the start may end better.
     pub(super) fn is_contended(&self) -> bool {
-        self.kind == "contended"
+        self.0.kind == "contended"
     }
 
     /// The document.
     #[must_use]
     pub fn document(&self) -> ProblemDocument {
         ProblemDocument {
-            kind: format!("urn:shunt:problem:{}", self.kind),
-            title: self.title.into(),
-            status: self.status.as_u16(),
-            detail: self.problem.what.clone(),
-            place: self.problem.place.clone(),
-            remedy: self.problem.remedy.clone(),
-            field: self.field.clone(),
+            kind: format!("urn:shunt:problem:{}", self.0.kind),
+            title: self.0.title.into(),
+            status: self.0.status.as_u16(),
+            detail: self.0.problem.what.clone(),
+            place: self.0.problem.place.clone(),
+            remedy: self.0.problem.remedy.clone(),
+            field: self.0.field.clone(),
         }
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(self.document())).into_response();
+        let mut response = (self.0.status, Json(self.document())).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        if self.status == StatusCode::UNAUTHORIZED {
+        if self.0.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response

@@ -103,7 +103,6 @@ fn routes() -> OpenApiRouter<ApiState> {
 }
 
 /// The whole API, to be served by [`serve`].
-#[must_use]
 pub fn router(runner: Runner) -> Router {
     let (router, _) = routes().split_for_parts();
     let state = ApiState { runner, document: openapi::text().into() };

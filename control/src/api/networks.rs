@@ -173,7 +173,7 @@ async fn make(
     })?;
     tenant::take_name(&mut draft, Named::Network, owner, &row.name, row.id.uuid())?;
     tenant::charge(store, &mut draft, owner, Resource::Networks).await?;
-    once.note(&mut draft, row.id.uuid(), state.now());
+    once.note(store, &mut draft, row.id.uuid(), state.now()).await?;
     let revision = draft.commit(store).await?;
     Ok(Versioned { key: crate::store::Key::of([Network::KIND, &row.id.to_string()])?, row, revision })
 }

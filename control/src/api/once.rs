@@ -2,6 +2,8 @@
 //!
 //! (Operations have the same in their own submission.)
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -9,7 +11,12 @@ use uuid::Uuid;
 use super::ApiError;
 use crate::model::TenantId;
 use crate::store::rows::{self, Row};
-use crate::store::{Draft, Key, Store};
+use crate::store::{Draft, Key, Prefix, Store};
+
+/// How long a key is remembered.
+const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// How many other keys are looked at when one is noted: more than one, so that they become fewer.
+const SWEPT: usize = 4;
 
 /// What a key became.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +33,7 @@ impl Row for Made {
 
 /// A request that came with a key.
 pub(super) struct Once {
+    owner: TenantId,
     place: Option<Key>,
     request: String,
 }
@@ -45,7 +53,7 @@ impl Once {
         let print = |text: &str| format!("{:x}", Sha256::digest(text));
         let place = key.map(|key| Key::of([Made::KIND, &owner.to_string(), &print(key)])).transpose()?;
         let body = serde_json::to_string(body).map_err(|error| ApiError::internal(&error))?;
-        Ok(Self { place, request: print(&format!("{kind} {body}")) })
+        Ok(Self { owner, place, request: print(&format!("{kind} {body}")) })
     }
 
     /// The thing that this request has made before.
@@ -61,10 +69,29 @@ impl Once {
         }
     }
 
-    /// Adds to the transaction that makes the thing that this request has made it.
-    pub(super) fn note(&self, draft: &mut Draft, id: Uuid, now: jiff::Timestamp) {
-        if let Some(place) = &self.place {
-            draft.create(place, &Made { request: self.request.clone(), id, at: now });
+    /// Adds to the transaction that makes the thing that this request has made it, and forgets some keys of long ago:
+    /// whoever uses many pays for their removal.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(super) async fn note(
+        &self,
+        store: &dyn Store,
+        draft: &mut Draft,
+        id: Uuid,
+        now: jiff::Timestamp,
+    ) -> Result<(), ApiError> {
+        let Some(place) = &self.place else { return Ok(()) };
+        draft.create(place, &Made { request: self.request.clone(), id, at: now });
+        let owner = self.owner.to_string();
+        // Keys lie in the order of their hashes: any place among them is as good as another.
+        let after = Key::of([Made::KIND, &owner, &Uuid::new_v4().simple().to_string()])?;
+        let prefix = Prefix::of([Made::KIND, &owner])?;
+        for made in rows::list::<Made>(store, &prefix, Some(&after), SWEPT).await?.rows {
+            if made.key != *place && now.duration_since(made.row.at).unsigned_abs() > REMEMBERED {
+                draft.remove(&made);
+            }
         }
+        Ok(())
     }
 }

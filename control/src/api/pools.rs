@@ -260,7 +260,7 @@ async fn make(state: &ApiState, once: &Once, new: &NewPool) -> Result<Versioned<
     tenant::take_name(&mut draft, Named::Pool, Tenant::PLATFORM, &row.name, row.id.uuid())?;
     let key = pool::pool_key(row.id)?;
     draft.create(&key, &row);
-    once.note(&mut draft, row.id.uuid(), state.now());
+    once.note(store, &mut draft, row.id.uuid(), state.now()).await?;
     let revision = draft.commit(store).await?;
     Ok(Versioned { key, row, revision })
 }

@@ -145,7 +145,7 @@ async fn make(
     }
     let mut draft = Draft::new();
     let made = tenant::create(&mut draft, name, quota, state.now())?;
-    once.note(&mut draft, made.id.uuid(), state.now());
+    once.note(store, &mut draft, made.id.uuid(), state.now()).await?;
     let revision = draft.commit(store).await?;
     Ok(Versioned { key: tenant::tenant_key(made.id)?, row: made, revision })
 }

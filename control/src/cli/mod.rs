@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 understood, but refused or failed; 2 the command line, or a file that it names, cannot be
 //! understood, and nothing was asked. Never here: decisions that belong to the switch.
 
+mod cluster;
 mod directory;
 mod document;
 mod failure;
@@ -50,6 +51,8 @@ struct Cli {
 enum Command {
     /// This host's switch: run it, change it, look into it
     Vswitch(vswitch::Args),
+    #[command(flatten)]
+    Cluster(cluster::Noun),
     /// Show the main job: a guest changes networks while it talks
     #[command(
         long_about = "Show the main job: a guest changes networks while it and its neighbours talk.\n\nTwo hosts, two networks with the same addresses, real traffic and real DHCP clients, in namespaces of its own; it prints what was verified and leaves nothing behind. It needs root."
@@ -98,6 +101,7 @@ fn parse(args: &[OsString]) -> Result<(Cli, ArgMatches), clap::Error> {
 fn dispatch(command: Command, matches: &ArgMatches, out: &mut Out) -> Result<(), Failure> {
     match command {
         Command::Vswitch(args) => args.run(matches, out),
+        Command::Cluster(noun) => noun.run(out),
         // `main` has run it.
         Command::Demo(_) => Ok(()),
         Command::Completions { shell } => {

@@ -62,6 +62,28 @@ async fn the_same_key_is_the_same_wish() {
 }
 
 #[tokio::test]
+async fn keys_of_long_ago_are_forgotten() {
+    use crate::api::once::Once;
+    let scene = Scene::new().await;
+    let start = Timestamp::now();
+    let mut most = 0;
+    // Ten keys an hour for ten days: about a day's worth stays.
+    for hour in 0..240 {
+        let now = start + jiff::SignedDuration::from_hours(hour);
+        for turn in 0..10 {
+            let once = Once::new(scene.acme_id, Some(&format!("{hour}-{turn}")), "test", &()).unwrap();
+            let mut draft = Draft::new();
+            once.note(&*scene.store, &mut draft, uuid::Uuid::new_v4(), now).await.unwrap();
+            draft.commit(&*scene.store).await.unwrap();
+            assert!(once.before(&*scene.store).await.unwrap().is_some());
+        }
+        let prefix = crate::store::Prefix::of(["made", &scene.acme_id.to_string()]).unwrap();
+        most = most.max(scene.store.list(&prefix, None, 1000).await.unwrap().entries.len());
+    }
+    assert!((240..480).contains(&most), "{most}");
+}
+
+#[tokio::test]
 async fn many_with_one_key_make_one_thing() {
     let scene = Arc::new(Scene::new().await);
     let tasks: Vec<_> = (0..16)
