@@ -7,6 +7,8 @@ pub mod cli;
 pub mod demo;
 pub mod fleet;
 pub mod format;
+pub mod host;
+pub mod hypervisor;
 pub mod lab;
 pub mod model;
 pub mod pool;
