@@ -4,6 +4,7 @@
 pub use clap;
 
 pub mod cli;
+pub mod compute;
 pub mod demo;
 pub mod fleet;
 pub mod format;
@@ -11,4 +12,10 @@ pub mod host;
 pub mod hypervisor;
 pub mod lab;
 pub mod model;
+pub mod network;
 pub mod pool;
+pub mod reconcile;
+pub mod storage;
+pub mod store;
+pub mod tenant;
+pub mod workflow;

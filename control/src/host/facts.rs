@@ -35,8 +35,15 @@ struct Entry {
     fact: VmFact,
     /// Grows with each change of the fact.
     version: u64,
-    /// A death that was not told yet; it goes before the fact.
-    death: Option<VmFact>,
+    /// A death that is not kept yet; it goes in a message before that of the fact, for the last one about a machine counts.
+    death: Option<Death>,
+}
+
+#[derive(Debug)]
+struct Death {
+    fact: VmFact,
+    /// The message that it went by.
+    told_in: Option<u64>,
 }
 
 /// A message of facts.
@@ -93,7 +100,7 @@ impl Facts {
     pub fn died(&self, vm: VmId, generation: u64) {
         self.change(vm, |entry| {
             (entry.fact.generation, entry.fact.running) = (generation, VmRunning::Dead);
-            entry.death = Some(entry.fact.clone());
+            entry.death = Some(Death { fact: entry.fact.clone(), told_in: None });
         });
     }
 
@@ -129,17 +136,26 @@ impl Facts {
         if book.untold.is_empty() || book.unkept.len() >= MOST_UNKEPT {
             return None;
         }
-        let (mut facts, mut told) = (Vec::new(), Vec::new());
-        while facts.len() + 1 < MOST_FACTS
+        book.number += 1;
+        let (mut facts, mut told, mut later) = (Vec::new(), Vec::new(), Vec::new());
+        while facts.len() < MOST_FACTS
             && let Some(vm) = book.untold.pop_first()
         {
-            if let Some(entry) = book.entries.get(&vm) {
-                let death = entry.death.iter().filter(|death| **death != entry.fact);
-                facts.extend(death.chain([&entry.fact]).cloned());
+            let Some(entry) = book.entries.get_mut(&vm) else { continue };
+            if let Some(death) = entry.death.as_mut().filter(|death| death.told_in.is_none()) {
+                death.told_in = Some(book.number);
+                facts.push(death.fact.clone());
+                // Not the fact's version: the message does not tell that.
+                told.push((vm, 0));
+                if death.fact != entry.fact {
+                    later.push(vm);
+                }
+            } else {
+                facts.push(entry.fact.clone());
                 told.push((vm, entry.version));
             }
         }
-        book.number += 1;
+        book.untold.extend(later);
         book.unkept.push_back((book.number, told));
         Some(Batch { number: book.number, facts })
     }
@@ -150,11 +166,9 @@ impl Facts {
         let mut gone = Vec::new();
         while let Some((_, told)) = book.unkept.pop_front_if(|(sent, _)| *sent <= number) {
             for (vm, version) in told {
-                let Some(entry) = book.entries.get_mut(&vm).filter(|entry| entry.version == version) else {
-                    continue;
-                };
-                entry.death = None;
-                if entry.fact.running == VmRunning::Gone {
+                let Some(entry) = book.entries.get_mut(&vm) else { continue };
+                entry.death.take_if(|death| death.told_in.is_some_and(|by| by <= number));
+                if entry.version == version && entry.fact.running == VmRunning::Gone {
                     book.entries.remove(&vm);
                     gone.push(vm);
                 }
@@ -169,6 +183,9 @@ impl Facts {
         let book = &mut *self.book();
         book.unkept.clear();
         book.untold = book.entries.keys().copied().collect();
+        for death in book.entries.values_mut().filter_map(|entry| entry.death.as_mut()) {
+            death.told_in = None;
+        }
         self.news.notify_one();
     }
 
@@ -200,15 +217,25 @@ mod tests {
         assert_eq!(facts.take(), None, "nothing is new");
         facts.died(vm, 2);
         running(&facts, vm, 2);
-        let told: Vec<_> = facts.take().unwrap().facts.into_iter().map(|fact| fact.running).collect();
-        assert_eq!(told, [VmRunning::Dead, VmRunning::Running]);
+        let told = || {
+            let batches = std::iter::from_fn(|| facts.take());
+            batches.map(|batch| (batch.number, batch.facts[0].running.clone())).collect::<Vec<_>>()
+        };
+        let both = told();
+        assert_eq!(
+            both.iter().map(|(_, fact)| fact).collect::<Vec<_>>(),
+            [&VmRunning::Dead, &VmRunning::Running]
+        );
         // Not acknowledged: told again on the next stream, and then no more.
         facts.again();
-        let again = facts.take().unwrap();
-        assert_eq!(again.facts.len(), 2);
-        facts.kept(again.number);
+        let again = told();
+        assert_eq!(again.len(), 2);
+        facts.kept(again[0].0);
         facts.again();
-        assert_eq!(facts.take().unwrap().facts.len(), 1);
+        assert_eq!(told().into_iter().map(|(_, fact)| fact).collect::<Vec<_>>(), [VmRunning::Running]);
+        // One that stays dead is told of once.
+        facts.died(vm, 3);
+        assert_eq!(told().into_iter().map(|(_, fact)| fact).collect::<Vec<_>>(), [VmRunning::Dead]);
     }
 
     #[test]

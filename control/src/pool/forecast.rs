@@ -102,7 +102,7 @@ impl Demand {
     fn expected(&self, horizon: f64) -> f64 {
         let usual = |slot: u64| self.daily.get(slot_of_day(slot)).copied().filter(|rate| *rate >= 0.0);
         // The slot in which the horizon ends counts too: a morning's rise must be met before it comes.
-        let ahead = self.slot.0 + (horizon / SLOT_SECONDS as f64).ceil() as u64;
+        let ahead = self.slot.0 + u64::from(whole(horizon / SLOT_SECONDS as f64));
         let daily = match (usual(self.slot.0), usual(ahead)) {
             (Some(now), Some(then)) => {
                 let rate = now.max(then);
@@ -119,7 +119,7 @@ impl Demand {
 
     /// Variance over mean of the number of requests in windows of `horizon` seconds, at least 1.
     fn dispersion(&self, horizon: f64) -> f64 {
-        let width = ((horizon / BIN as f64).ceil() as usize).clamp(1, RECENT / 4);
+        let width = (whole(horizon / BIN as f64) as usize).clamp(1, RECENT / 4);
         // The current bin is not over yet.
         let bins = self.recent.iter().take(self.recent.len().saturating_sub(1)).copied();
         let bins: Vec<f64> = bins.map(f64::from).collect();
@@ -152,6 +152,12 @@ impl Demand {
 #[expect(clippy::cast_possible_truncation, reason = "less than SLOTS")]
 const fn slot_of_day(slot: u64) -> usize {
     (slot % SLOTS as u64) as usize
+}
+
+/// The next whole number, at most a million.
+#[expect(clippy::cast_possible_truncation, reason = "it is within bounds; what is not a number is none")]
+fn whole(number: f64) -> u32 {
+    number.ceil().clamp(0.0, 1e6) as u32
 }
 
 /// The least stock of which a share of `hit_rate` of the demand is served, demand being negative binomial with this mean
@@ -200,7 +206,7 @@ fn normal_stock(mean: f64, deviation: f64, allowed: f64) -> u32 {
         let above = if z >= 0.0 { tail } else { 1.0 - tail };
         if deviation * (density - z * above) > allowed { low = middle } else { high = middle }
     }
-    high.ceil().clamp(0.0, 1e6) as u32
+    whole(high)
 }
 
 /// The size that a pool is kept at: follows what is wanted at once upwards and slowly downwards, within its bounds.
@@ -234,7 +240,7 @@ impl Sizer {
             if left > 0.1 { f64::INFINITY } else { hours / 24.0 }
         });
         let bounded = self.size.min(affordable).max(f64::from(sizing.min)).min(f64::from(sizing.max));
-        bounded.ceil() as u32
+        whole(bounded)
     }
 }
 
