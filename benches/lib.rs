@@ -76,6 +76,7 @@ pub fn port(number: u32, vni: u32) -> PortConfig {
         netns: None,
         queues: 1,
         hostname: Some(format!("guest-{number}").parse().unwrap()),
+        label: None,
         rules: Vec::new(),
     }
 }

@@ -153,6 +153,7 @@ impl Arena {
             network: Vni::new(network.vni()).unwrap(),
             ips: vec![self.address(network).to_string().parse().unwrap()],
             rules: None,
+            label: None,
             bounce: BounceOrder::No,
             wait: None,
             timeout_ms: 0,

@@ -123,6 +123,12 @@ fn documents_become_networks_ports_and_guests_and_go_again() {
     assert!(times.swap_ns > 0 && times.settled_ns >= times.swap_ns);
     stage.settled(&[&a2, &b]);
     assert_eq!((stage.guests.boot_id(a.vm), stage.guests.boot_id(b.vm)), boots, "nobody was restarted");
+    let label = |number: usize| stage.document()["ports"][number]["label"].clone();
+    assert_eq!(
+        (label(0), label(1)),
+        (Value::from("2"), Value::from("1")),
+        "the label changes with the network"
+    );
     let published: Vec<_> = agent.board.published.lock().unwrap().clone().into_iter().collect();
     let document_of = |port: &str, label: &str, generation| ((port.to_owned(), label.to_owned()), generation);
     assert_eq!(published, [document_of("vm-a", "2", 2), document_of("vm-b", "1", 1)]);

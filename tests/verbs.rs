@@ -158,8 +158,16 @@ fn a_move_waits_for_the_guest_as_told() {
             let bounce = BounceOrder::No;
             let (network, ips) = ("200".parse().unwrap(), vec!["10.0.0.9".parse().unwrap()]);
             let wait = Some(dataplane::ctl::protocol::Wait::Lease);
-            let request =
-                Request::PortMove { port, network, ips, rules: None, bounce, wait, timeout_ms: 30_000 };
+            let request = Request::PortMove {
+                port,
+                network,
+                ips,
+                rules: None,
+                label: None,
+                bounce,
+                wait,
+                timeout_ms: 30_000,
+            };
             Client::connect(&socket).unwrap().call::<Moved>(&request)
         })
     };
@@ -206,6 +214,7 @@ fn a_connection_moves_a_port_thousands_of_times() {
             network: vni.to_string().parse().unwrap(),
             ips: vec!["10.0.0.5".parse().unwrap()],
             rules: None,
+            label: None,
             bounce: BounceOrder::No,
             wait: None,
             timeout_ms: 0,

@@ -5,6 +5,7 @@ pub use clap;
 
 pub mod cli;
 pub mod compute;
+pub mod controller;
 pub mod demo;
 pub mod fleet;
 pub mod format;

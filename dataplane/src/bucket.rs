@@ -27,12 +27,21 @@ pub(crate) const DHCP: Rate = Rate { per_second: 50, burst: 64 };
 /// What tunnel peers that are no switches of ours ask for a port's address.
 pub(crate) const PEERS: Rate = Rate { per_second: 1000, burst: 256 };
 
+/// New connections to the metadata service: each makes the host agent accept one.
+#[cfg(feature = "io")]
+pub(crate) const CONNECTIONS: Rate = Rate { per_second: 1000, burst: 512 };
+
 /// The buckets of one port. They outlive changes of its configuration: a change refills nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Bounds {
     pub(crate) answers: Bucket,
     pub(crate) dhcp: Bucket,
     pub(crate) peers: Bucket,
+    #[cfg(feature = "io")]
+    pub(crate) connections: Bucket,
+    /// Segments that wait for the metadata service's endpoint: no rate, but a share of its queues.
+    #[cfg(feature = "io")]
+    pub(crate) waiting: std::sync::atomic::AtomicU32,
 }
 
 /// A token bucket that any worker may take from.

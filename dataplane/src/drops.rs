@@ -83,6 +83,7 @@ drop_reasons! {
     GatewayUnserved, "gateway_unserved", "The packet is for the virtual router itself, which offers no such service.";
     TrapRateLimited, "trap_rate_limited", "The port has had its share of answers to ARP, neighbour discovery, echoes and packets that ended here.";
     DhcpRateLimited, "dhcp_rate_limited", "The port has had its share of answers to DHCP.";
+    MetadataFull, "metadata_full", "The port has had its share of the metadata service: of its queue, its connections, or its new connections a second.";
     PeerRateLimited, "peer_rate_limited", "Tunnel peers have had their share of answers to ARP and neighbour discovery for the port.";
     // where it is going
     Multicast, "multicast", "The packet is for a multicast group; the overlay floods nothing.";

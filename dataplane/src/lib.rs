@@ -15,6 +15,8 @@ pub mod desired;
 pub mod directory;
 pub mod drops;
 #[cfg(feature = "io")]
+pub mod endpoint;
+#[cfg(feature = "io")]
 pub mod keeper;
 pub mod offload;
 pub mod packet;

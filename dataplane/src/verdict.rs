@@ -13,6 +13,8 @@ pub enum Verdict {
     /// Back to where it came from: the packet was rewritten into the answer. For a packet from the underlay the answer
     /// begins with the tunnel header again.
     Reply(Trap),
+    /// To the switch's own TCP endpoint, as the guest sent it: see `endpoint`.
+    Detour,
     /// A trap took it, and there is nothing to answer.
     Absorbed(Trap),
     /// Nowhere.
@@ -68,6 +70,8 @@ pub enum Trap {
     DhcpRelease,
     /// The guest found its address in use.
     DhcpDecline,
+    /// A segment was handed to the metadata service's TCP endpoint.
+    Metadata,
 }
 
 impl Trap {
@@ -86,6 +90,7 @@ impl Trap {
         Self::DhcpInform,
         Self::DhcpRelease,
         Self::DhcpDecline,
+        Self::Metadata,
     ];
 
     /// How many there are.
@@ -108,6 +113,7 @@ impl Trap {
             Self::DhcpInform => "dhcp_inform",
             Self::DhcpRelease => "dhcp_release",
             Self::DhcpDecline => "dhcp_decline",
+            Self::Metadata => "metadata",
         }
     }
 

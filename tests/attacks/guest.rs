@@ -391,7 +391,20 @@ pub(super) const ROWS: &[Attack] = &[
     ),
     by_frame(
         SERVICES,
-        "TCP and UDP to the metadata addresses 169.254.169.254 and 168.63.129.16",
+        "the metadata service in bob's name",
+        |m| {
+            [[169, 254, 169, 254], [168, 63, 129, 16]]
+                .iter()
+                .map(|&to| {
+                    ethernet(ROUTER, EVE, 0x0800, &V4::new(ip4(2), to, 6).packet(&tcp((7, 80), 2, 5, m)))
+                })
+                .collect()
+        },
+        Dropped(DropReason::SourceIpSpoofed),
+    ),
+    by_frame(
+        SERVICES,
+        "TCP and UDP to the metadata addresses 169.254.169.254 and 168.63.129.16, on a host without `metadata`",
         |m| {
             [[169, 254, 169, 254], [168, 63, 129, 16]]
                 .iter()

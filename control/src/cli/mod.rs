@@ -6,6 +6,7 @@
 mod directory;
 mod document;
 mod failure;
+mod host;
 mod import;
 mod keeper;
 mod network;
@@ -50,6 +51,9 @@ struct Cli {
 enum Command {
     /// This host's switch: run it, change it, look into it
     Vswitch(vswitch::Args),
+    /// This host as a member of a cluster
+    #[command(subcommand)]
+    Host(host::Verb),
     /// Show the main job: a guest changes networks while it talks
     #[command(
         long_about = "Show the main job: a guest changes networks while it and its neighbours talk.\n\nTwo hosts, two networks with the same addresses, real traffic and real DHCP clients, in namespaces of its own; it prints what was verified and leaves nothing behind. It needs root."
@@ -98,6 +102,7 @@ fn parse(args: &[OsString]) -> Result<(Cli, ArgMatches), clap::Error> {
 fn dispatch(command: Command, matches: &ArgMatches, out: &mut Out) -> Result<(), Failure> {
     match command {
         Command::Vswitch(args) => args.run(matches, out),
+        Command::Host(verb) => verb.run(out),
         // `main` has run it.
         Command::Demo(_) => Ok(()),
         Command::Completions { shell } => {

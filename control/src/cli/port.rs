@@ -7,7 +7,7 @@ use dataplane::ctl::protocol::{
     BounceOrder, Changed, ConnectionCount, Link, Moved, PortDetail, PortSummary, Ports, Wait,
 };
 use dataplane::ctl::{Client, ClientError, Request};
-use dataplane::desired::{DomainName, PortConfig, PortKind, PortName};
+use dataplane::desired::{DomainName, Label, PortConfig, PortKind, PortName};
 use dataplane::types::{CustomerIp, MacAddr, Vni};
 
 use super::failure::Failure;
@@ -70,6 +70,9 @@ pub(super) struct Add {
     /// The machine name that DHCP hands out
     #[arg(long, value_name = "NAME")]
     hostname: Option<DomainName>,
+    /// What the metadata service is told of the port besides its name: up to 64 printable characters without space
+    #[arg(long, value_name = "LABEL")]
+    label: Option<Label>,
 }
 
 /// What a port is made of.
@@ -94,6 +97,9 @@ pub(super) struct Move {
     /// standard input [default: the rules stay]
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
+    /// What the metadata service is told of the port from then on, in the same step [default: as before]
+    #[arg(long, value_name = "LABEL")]
+    label: Option<Label>,
     /// Leave the link up: the guest follows when it renews its lease
     #[arg(long, conflicts_with = "hold_ms")]
     no_bounce: bool,
@@ -160,7 +166,7 @@ impl Verb {
 
 impl Add {
     fn port(self) -> PortConfig {
-        let Self { name, network, mac, ips, kind: Kind::Tap, netns, queues, hostname } = self;
+        let Self { name, network, mac, ips, kind: Kind::Tap, netns, queues, hostname, label } = self;
         PortConfig {
             name,
             network,
@@ -170,6 +176,7 @@ impl Add {
             netns,
             queues,
             hostname,
+            label,
             rules: Vec::new(),
         }
     }
@@ -177,7 +184,7 @@ impl Add {
 
 impl Move {
     fn request(self) -> Result<Request, Failure> {
-        let Self { name: port, network, ips, rules, no_bounce, hold_ms, wait, timeout_seconds } = self;
+        let Self { name: port, network, ips, rules, label, no_bounce, hold_ms, wait, timeout_seconds } = self;
         let bounce = match (no_bounce, hold_ms) {
             (true, _) => BounceOrder::No,
             (false, Some(hold)) => BounceOrder::HoldMs(hold),
@@ -189,7 +196,7 @@ impl Move {
         });
         let timeout_ms = timeout_seconds.saturating_mul(1000);
         let rules = rules.as_ref().map(rule::read_list).transpose()?;
-        Ok(Request::PortMove { port, network, ips, rules, bounce, wait, timeout_ms })
+        Ok(Request::PortMove { port, network, ips, rules, label, bounce, wait, timeout_ms })
     }
 }
 
@@ -243,6 +250,7 @@ fn show_one(port: &PortDetail) -> String {
         ("addresses", list(&config.ips)),
         ("device", format!("tap, {} queue(s), netns {}", config.queues, or_dash(config.netns.as_ref()))),
         ("hostname", or_dash(config.hostname.as_ref())),
+        ("label", or_dash(config.label.as_ref())),
         ("link", link(port.summary.link).into()),
         ("generation", port.summary.generation.to_string()),
         ("rules", config.rules.len().to_string()),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dataplane::ctl::protocol::{BounceOrder, Moved, PortDetail};
 use dataplane::ctl::{Client, ClientError, Request};
-use dataplane::desired::{HostConfig, PortConfig, PortKind, PortName};
+use dataplane::desired::{HostConfig, Label, PortConfig, PortKind, PortName};
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
@@ -122,11 +122,12 @@ impl Switch {
 /// A machine's port as it should be.
 ///
 /// # Errors
-/// When its name cannot be a port's.
+/// When its name cannot be a port's, or its generation no label.
 pub(super) fn port(vm: &VmDesired) -> Result<PortConfig, Problem> {
-    let name: PortName = vm.port.parse().map_err(|error| {
-        Problem::new(format!("{error}"), format!("vm {}", vm.vm), "delete the machine and make it anew")
-    })?;
+    let wrong =
+        |error: String| Problem::new(error, format!("vm {}", vm.vm), "delete the machine and make it anew");
+    let name: PortName = vm.port.parse().map_err(|error| wrong(format!("{error}")))?;
+    let label: Label = label(vm).parse().map_err(|error| wrong(format!("{error}")))?;
     Ok(PortConfig {
         name,
         network: vm.network,
@@ -136,6 +137,7 @@ pub(super) fn port(vm: &VmDesired) -> Result<PortConfig, Problem> {
         netns: Some(vm.port.clone()),
         queues: 1,
         hostname: None,
+        label: Some(label),
         rules: vm.rules.clone(),
     })
 }
@@ -154,6 +156,7 @@ pub(super) fn move_to(port: &PortConfig, bounce: BounceOrder) -> Request {
         network: port.network,
         ips: port.ips.clone(),
         rules: Some(port.rules.clone()),
+        label: port.label.clone(),
         bounce,
         wait: None,
         timeout_ms: 0,

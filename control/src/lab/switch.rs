@@ -20,11 +20,13 @@ pub struct SwitchOptions {
     pub workers: u8,
     /// `adaptive`, `busy` or `sleep`.
     pub poll: &'static str,
+    /// Whether it hands metadata connections on to an agent at [`Switch::agent`].
+    pub metadata: bool,
 }
 
 impl Default for SwitchOptions {
     fn default() -> Self {
-        Self { encapsulation: "vxlan", workers: 1, poll: "adaptive" }
+        Self { encapsulation: "vxlan", workers: 1, poll: "adaptive", metadata: false }
     }
 }
 
@@ -78,6 +80,9 @@ impl Switch {
         let dir = switch.directory();
         world.run(None, "mkdir", &["-p", &dir])?;
         let mut config = format!("state_dir = \"{dir}/state\"\nsocket = \"{}\"\n", switch.socket_inside());
+        if options.metadata {
+            let _ = writeln!(config, "metadata = \"{}\"", switch.agent_inside());
+        }
         let _ = write!(
             config,
             "[underlay]\nphysical_ip = \"{}\"\nencapsulation = \"{}\"\nmtu = 1600\n[workers]\ncount = {}\npoll = \"{}\"\n",
@@ -146,6 +151,12 @@ impl Switch {
         self.world.outside(self.socket_inside())
     }
 
+    /// Where it looks for a host agent, for our own process to listen at.
+    #[must_use]
+    pub fn agent(&self) -> PathBuf {
+        self.world.outside(self.agent_inside())
+    }
+
     /// Its configuration file, as a path of the world.
     #[must_use]
     pub fn config_inside(&self) -> String {
@@ -208,6 +219,10 @@ impl Switch {
 
     fn directory(&self) -> String {
         format!("/run/lab/switch/{}", self.host)
+    }
+
+    fn agent_inside(&self) -> String {
+        format!("/run/shunt/{}.agent", self.host)
     }
 
     fn socket_inside(&self) -> String {

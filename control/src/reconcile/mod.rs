@@ -12,3 +12,6 @@ pub use enrol::{StoredEnrolment, expiry};
 pub use feeder::{FeedError, Feeder};
 pub use hearing::{Hearing, follow_progress};
 pub use render::{RenderError, machine};
+
+#[cfg(test)]
+mod tests;

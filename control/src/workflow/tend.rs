@@ -88,8 +88,8 @@ impl Tender {
     }
 
     /// Machines that were handed over lately and do not work.
-    async fn watch_use(&self, machines: &[Versioned<Vm>]) -> Result<usize, StepError> {
-        let (world, mut failed) = (self.runner.world(), 0);
+    async fn watch_use(&mut self, machines: &[Versioned<Vm>]) -> Result<usize, StepError> {
+        let (world, mut failed) = (self.runner.world().clone(), 0);
         for vm in machines {
             let watched = vm.row.watched_until.is_some_and(|until| until > world.now());
             if !watched || vm.row.state != VmState::Running || vm.row.operation.is_some() {
@@ -111,8 +111,8 @@ impl Tender {
     }
 
     /// What is wrong with a machine that should work.
-    async fn trouble(&self, vm: &Vm) -> Result<Option<Problem>, StepError> {
-        let world = self.runner.world();
+    async fn trouble(&mut self, vm: &Vm) -> Result<Option<Problem>, StepError> {
+        let world = self.runner.world().clone();
         let Some(fact) = compute::fact_of(world.store(), vm.id).await? else { return Ok(None) };
         let problem = |what: &str| {
             Some(Problem::new(what, vm.name.as_str(), "quarantine it to look at it, or delete it"))
@@ -129,7 +129,7 @@ impl Tender {
     }
 
     /// Machines of the platform that are no use any more: whatever failed on its way into a pool or out of it.
-    async fn clear(&self, machines: &[Versioned<Vm>]) -> Result<usize, StepError> {
+    async fn clear(&mut self, machines: &[Versioned<Vm>]) -> Result<usize, StepError> {
         let mut cleared = 0;
         for vm in machines.iter().map(|vm| &vm.row) {
             let useless = vm.tenant == Tenant::PLATFORM && vm.operation.is_none();
@@ -219,8 +219,8 @@ impl Tender {
     }
 
     /// Operations that ended long ago are forgotten: their ids lie in the order of their times.
-    async fn forget_old(&self) -> Result<(), StepError> {
-        let world = self.runner.world();
+    async fn forget_old(&mut self) -> Result<(), StepError> {
+        let world = self.runner.world().clone();
         let page = rows::list::<Operation>(world.store(), &journal::prefix()?, None, 40).await?;
         let mut draft = Draft::new();
         for operation in page.rows {
@@ -238,8 +238,8 @@ impl Tender {
         Ok(())
     }
 
-    async fn submit<T: serde::Serialize>(
-        &self,
+    async fn submit<T: serde::Serialize + Sync>(
+        &mut self,
         kind: JourneyKind,
         request: &T,
         vm: Option<VmId>,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::packed::Packed;
 use crate::desired::{
-    HostConfig, NetworkConfig, NextHop, PortConfig, PortName, RouteConfig, RuleConfig, RuleId,
+    HostConfig, Label, NetworkConfig, NextHop, PortConfig, PortName, RouteConfig, RuleConfig, RuleId,
 };
 use crate::keeper::KeeperError;
 use crate::switch::{Mapping, StartError, StateError, SwitchError};
@@ -62,6 +62,9 @@ pub enum Request {
         /// Its rules there; absent: those that it has.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rules: Option<Vec<RuleConfig>>,
+        /// Its label there; absent: the one that it has.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        label: Option<Label>,
         /// What the link does.
         #[serde(default)]
         bounce: BounceOrder,

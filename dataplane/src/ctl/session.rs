@@ -73,13 +73,14 @@ impl Session {
                             .into(),
                 })
             }
-            Request::PortMove { port, network, ips, rules, bounce, wait, timeout_ms } => {
+            Request::PortMove { port, network, ips, rules, label, bounce, wait, timeout_ms } => {
                 let bounce = match bounce {
                     BounceOrder::Adaptive => Bounce::Adaptive,
                     BounceOrder::No => Bounce::No,
                     BounceOrder::HoldMs(hold) => Bounce::Hold(std::time::Duration::from_millis(hold)),
                 };
-                match (self.switch.move_port(&port, Place { network, ips, rules }, bounce), wait) {
+                let to = Place { network, ips, rules, label };
+                match (self.switch.move_port(&port, to, bounce), wait) {
                     (Ok(change), None) => ok(&moved(port, change)),
                     // Its rules may have changed; there is nothing that its guest would have to follow.
                     (Ok(change), Some(_)) if self.stayed(&port, change) => ok(&Moved {

@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
-pub use names::{DomainName, PortName};
+pub use names::{DomainName, Label, PortName};
 pub use rule::{
     Action, DEFAULT_PRIORITY, Direction, PortRange, RuleConfig, RuleError, RuleId, RuleProtocol,
     RuleTextError,
@@ -212,6 +212,10 @@ pub struct PortConfig {
     /// The machine name handed out by DHCP (option 12).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<DomainName>,
+    /// What the metadata service is told of the port besides its name: opaque to the switch, and changed in the same step as
+    /// the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<Label>,
     /// Which of its packets may pass; without rules all may.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<RuleConfig>,

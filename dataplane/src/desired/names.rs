@@ -18,6 +18,9 @@ pub enum NameError {
         "`{0}` is not a domain name: expected labels of 1 to 63 letters, digits and `-`, joined by dots, at most 253 in all"
     )]
     Domain(String),
+    /// Not a label.
+    #[error("`{0}` is not a label: expected 1 to 64 printable ASCII characters without space")]
+    Label(String),
 }
 
 macro_rules! name {
@@ -73,6 +76,15 @@ name! {
     DomainName, NameError::Domain, is_domain_name
 }
 
+name! {
+    /// What the owner of a port calls its present role: opaque to the switch, which tells it to the metadata service.
+    Label, NameError::Label, is_label
+}
+
+fn is_label(text: &str) -> bool {
+    matches!(text.len(), 1..=64) && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
 fn is_port_name(text: &str) -> bool {
     matches!(text.len(), 1..=15)
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -100,6 +112,18 @@ mod tests {
         }
         for wrong in ["", ".", "..", "-a", "sixteen-bytes-xx", "a/b", "a b", "ä"] {
             assert!(wrong.parse::<PortName>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn labels_are_printable_and_short() {
+        let longest = "x".repeat(64);
+        for right in ["7", "!~", "{\"a\":1}", longest.as_str()] {
+            assert!(right.parse::<Label>().is_ok(), "{right}");
+        }
+        let long = "x".repeat(65);
+        for wrong in ["", " ", "a b", "a\n", "a\u{7f}", "ä", long.as_str()] {
+            assert!(wrong.parse::<Label>().is_err(), "{wrong}");
         }
     }
 

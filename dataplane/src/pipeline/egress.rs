@@ -25,7 +25,7 @@ use crate::trap::{self, Asker};
 use crate::types::{CustomerIp, MacAddr};
 use crate::verdict::{Tunnel, Verdict};
 use crate::wire::ethernet::{EtherType, Ethernet};
-use crate::wire::flow::{self, Headers, Network, Transport};
+use crate::wire::flow::{self, Fragment, Headers, Network, Transport};
 use crate::wire::{ParseError, Protocol};
 
 /// Handles frames from one port's device: at most [`BATCH`] of them, and `verdicts` is filled with one for each.
@@ -275,9 +275,10 @@ impl<'a> Sender<'a> {
         headers: &Headers,
         target: IpAddr,
     ) -> Option<Verdict> {
-        // The door of the metadata service: TCP to either address will be a trap of its own.
         if target == METADATA || target == WIRESERVER {
-            return Some(DropReason::GatewayUnserved.into());
+            // Before the rules: no rule of a port cuts its guest off from what configures it.
+            let is_served = self.context.tables.has_endpoint() && is_to_metadata(headers);
+            return Some(if is_served { Verdict::Detour } else { DropReason::GatewayUnserved.into() });
         }
         self.vnet.is_gateway(CustomerIp(target)).then(|| trap::icmp::echo(&self.asker(), packet, headers))
     }
@@ -371,6 +372,12 @@ pub(super) const fn refuse_source_route(headers: &Headers) -> Result<(), DropRea
         Network::V6 { .. } => Err(DropReason::Ipv6ExtensionHeaders),
         Network::V4 { .. } | Network::Other => Err(DropReason::Ipv4SourceRoute),
     }
+}
+
+/// True for whole segments to the port of the link-local services.
+#[cold]
+fn is_to_metadata(headers: &Headers) -> bool {
+    headers.fragment == Fragment::Whole && matches!(headers.transport, Transport::Tcp { destination: 80, .. })
 }
 
 /// True for what only a DHCP server says: the switch is the only one. The source port tells nothing: clients do not look

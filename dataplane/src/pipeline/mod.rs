@@ -39,7 +39,7 @@ pub type Verdicts = ArrayVec<Verdict, BATCH>;
 #[inline]
 fn count(cells: &Cells, verdict: &Verdict) {
     match *verdict {
-        Verdict::Deliver(_) | Verdict::Underlay(_) => {}
+        Verdict::Deliver(_) | Verdict::Underlay(_) | Verdict::Detour => {}
         Verdict::Reply(trap) | Verdict::Absorbed(trap) => cells.trapped(trap),
         Verdict::Drop(reason) => cells.dropped(reason, 1),
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::bounce::Bounce;
 use super::{Desired, Switch, SwitchError, lock};
-use crate::desired::{ConfigError, HostConfig, PortConfig, PortName, RuleConfig};
+use crate::desired::{ConfigError, HostConfig, Label, PortConfig, PortName, RuleConfig};
 use crate::port::Device;
 use crate::port::open::{OpenError, Opener, TapSpec};
 use crate::port::tap::Tap;
@@ -37,6 +37,8 @@ pub struct Place {
     pub ips: Vec<CustomerIp>,
     /// The port's rules there; `None`: those that it has.
     pub rules: Option<Vec<RuleConfig>>,
+    /// The port's label there; `None`: the one that it has.
+    pub label: Option<Label>,
 }
 
 /// A change of one port, to be told by `port show`.
@@ -94,7 +96,8 @@ impl Switch {
 
     /// Moves a port to another network, or to other addresses: the atomic network change.
     ///
-    /// To stay in the network with the same addresses is no change of its binding: then the link is left alone.
+    /// To stay in the network with the same addresses is no change of its binding: then the link is left alone, unless there is
+    /// another label and a certain hold is asked for.
     ///
     /// Returns when the change is settled: from then on none of the port's packets appears in the old network. With a
     /// bounce the link is down from before the swap until the hold has passed, which this call does not wait for.
@@ -119,7 +122,13 @@ impl Switch {
         if let Some(rules) = to.rules {
             moved.rules = rules;
         }
-        let bounce = if stays { Bounce::No } else { bounce };
+        let is_renamed = to.label.is_some() && moved.label != to.label;
+        moved.label = to.label.or_else(|| moved.label.take());
+        let bounce = match bounce {
+            Bounce::Hold(hold) if is_renamed => Bounce::Hold(hold),
+            _ if stays => Bounce::No,
+            other => other,
+        };
         let moved = self.change(&mut desired, document, Some((name, bounce)), received);
         moved.map_err(|error| match error {
             SwitchError::Config(error) => error.told_of(name).into(),
@@ -136,7 +145,7 @@ impl Switch {
         received: Nanos,
     ) -> Result<Change, SwitchError> {
         let before = self.publisher.current();
-        let tables = before.tables.succeed(&document, self.workers.count())?;
+        let tables = before.tables.succeed(&document, self.counting())?;
         let opened = self.open_devices(desired, &tables)?;
         if let Err(error) = self.state.save(&document) {
             opened.discard(self.opener.as_ref());
@@ -150,7 +159,7 @@ impl Switch {
         let after = Arc::new(Plane::new(tables, devices));
         let version = self.publisher.publish(after.clone());
         let swap_ns = self.since(received);
-        self.workers.wake();
+        self.wake();
         let settled = self.settle(version);
         let change = Change { generation, swap_ns, settled_ns: self.since(received) };
         self.record(desired, &after, change, received);

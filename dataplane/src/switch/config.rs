@@ -38,6 +38,9 @@ pub struct SwitchConfig {
     /// Where `/metrics` is served; absent: nowhere.
     #[serde(default)]
     pub metrics: Option<SocketAddr>,
+    /// The Unix socket at which the host agent serves metadata; absent: guests get none.
+    #[serde(default)]
+    pub metadata: Option<PathBuf>,
     /// This host's side of the network between hosts.
     #[serde(deserialize_with = "underlay")]
     pub underlay: UnderlayConfig,
@@ -102,6 +105,12 @@ pub const KEYS: &[Key] = &[
         kind: "address and port",
         default: "not served",
         sentence: "Where `/metrics` is served over HTTP.",
+    },
+    Key {
+        name: "metadata",
+        kind: "path, at most 107 bytes",
+        default: "not served",
+        sentence: "The Unix socket at which the host agent serves metadata. With it, guests' TCP connections to 169.254.169.254 and 168.63.129.16, port 80, end in the switch and go on there; without it such packets are dropped.",
     },
     Key {
         name: "underlay.physical_ip",
@@ -227,10 +236,13 @@ impl SwitchConfig {
         if self.state_dir.as_os_str().is_empty() {
             return refuse("state_dir", "the path is empty".into(), "name a directory");
         }
-        let socket = self.socket.as_os_str().len();
-        if !(1..SOCKET_PATH_BYTES).contains(&socket) {
-            let message = format!("the path has {socket} bytes, and a socket's can have 1 to 107");
-            return refuse("socket", message, "choose a shorter path");
+        let sockets = [("socket", Some(&self.socket)), ("metadata", self.metadata.as_ref())];
+        for (key, path) in sockets {
+            let Some(bytes) = path.map(|path| path.as_os_str().len()) else { continue };
+            if !(1..SOCKET_PATH_BYTES).contains(&bytes) {
+                let message = format!("the path has {bytes} bytes, and a socket's can have 1 to 107");
+                return refuse(key, message, "choose a path of a fitting length");
+            }
         }
         let WorkersConfig { count, cpus, .. } = &self.workers;
         if !(1..=MOST_WORKERS).contains(count) {
@@ -461,6 +473,7 @@ mod tests {
                 "socket address",
             ),
             (long.as_str(), "vswitch.toml, socket", "108 bytes"),
+            ("metadata = \"\"\nunderlay.physical_ip = \"192.0.2.1\"", "vswitch.toml, metadata", "0 bytes"),
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.place().contains(place), "{text}\nplace: {}", error.place());

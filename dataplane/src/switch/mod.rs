@@ -28,6 +28,7 @@ use self::bounce::Bouncer;
 use crate::clock::Clock;
 use crate::desired::{HostConfig, PortName};
 use crate::directory::DirectoryWriter;
+use crate::endpoint::Endpoint;
 use crate::port::open::Opener;
 use crate::port::tap::Tap;
 use crate::publish::Publisher;
@@ -46,6 +47,8 @@ pub struct Switch {
     opener: Arc<dyn Opener>,
     bouncer: Bouncer,
     workers: Workers,
+    /// Where guests' connections to the metadata service end, if there is one.
+    endpoint: Option<Endpoint>,
     clock: Clock,
 }
 
@@ -63,6 +66,19 @@ impl Switch {
         &self.config
     }
 
+    /// How many threads count for a port: the workers, and the endpoint.
+    fn counting(&self) -> usize {
+        self.workers.count() + usize::from(self.endpoint.is_some())
+    }
+
+    /// Has every thread of the packet path look at its snapshot soon.
+    fn wake(&self) {
+        self.workers.wake();
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.wake();
+        }
+    }
+
     /// The document in force.
     #[must_use]
     pub fn document(&self) -> Arc<HostConfig> {
@@ -73,6 +89,9 @@ impl Switch {
     /// until the switch comes back.
     pub fn stop(&self) {
         self.workers.stop();
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.stop();
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use super::{Desired, State, StateError, Switch, SwitchConfig};
 use crate::clock::Clock;
 use crate::desired::ConfigError;
 use crate::directory::{DirectoryError, DirectoryWriter};
+use crate::endpoint::{self, Endpoint};
 use crate::port::Device;
 use crate::port::open::{OpenError, Opener};
 use crate::port::tap::Tap;
@@ -91,8 +92,13 @@ impl Switch {
         // Guests choose what is looked up: the seeds are the process's own secrets.
         let secrets = RandomState::new();
         let underlay_config = Arc::new(config.underlay.clone());
-        let tables = Tables::empty(underlay_config, workers, secrets.hash_one("tables"));
-        let tables = tables.succeed(&document, workers)?;
+        // One thread more that counts, and that reads the snapshot.
+        let threads = workers + usize::from(config.metadata.is_some());
+        let mut tables = Tables::empty(underlay_config, threads, secrets.hash_one("tables"));
+        if config.metadata.is_some() {
+            tables = tables.with_endpoint();
+        }
+        let tables = tables.succeed(&document, threads)?;
         let (directory, directory_readers) = DirectoryWriter::new(secrets.hash_one("directory"), workers);
         tracing::info!("{}", directory.engine().sentence());
         let mut entries = Vec::with_capacity(LOADED_TOGETHER);
@@ -112,7 +118,9 @@ impl Switch {
         let (taps, devices) = open_taps(opener.as_ref(), &tables);
         let bouncer = Bouncer::start().map_err(StartError::Workers)?;
         taps.keys().for_each(|name| bouncer.event(name));
-        let (publisher, readers) = Publisher::new(Arc::new(Plane::new(tables, devices)), workers);
+        let (publisher, mut readers) = Publisher::new(Arc::new(Plane::new(tables, devices)), threads);
+        let last = readers.split_off(workers).pop();
+        let clock = Clock::start();
         let parts = readers
             .into_iter()
             .zip(directory_readers)
@@ -124,7 +132,15 @@ impl Switch {
             })
             .collect::<Result<Vec<_>, OpenError>>()?;
         opener.complete();
-        let clock = Clock::start();
+        let (endpoint, parts) = match (&config.metadata, last) {
+            (Some(agent), Some(plane)) => {
+                let own = endpoint::Parts { plane, cells: workers, agent: agent.clone(), clock };
+                let (endpoint, lanes) = Endpoint::start(own, workers).map_err(StartError::Workers)?;
+                let parts = parts.into_iter().zip(lanes).map(|(part, lane)| part.with_lane(lane));
+                (Some(endpoint), parts.collect())
+            }
+            _ => (None, parts),
+        };
         let workers = Workers::start(parts, config.workers.poll, clock).map_err(StartError::Workers)?;
         let desired = Desired { document: Arc::new(document), taps, last_changes: HashMap::new() };
         Ok(Arc::new(Self {
@@ -137,6 +153,7 @@ impl Switch {
             opener,
             bouncer,
             workers,
+            endpoint,
             clock,
         }))
     }

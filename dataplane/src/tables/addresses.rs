@@ -233,6 +233,7 @@ mod tests {
             netns: None,
             queues: 1,
             hostname: None,
+            label: None,
             rules: Vec::new(),
         };
         let (one, two) = (port(1, &["10.0.0.1", "fd00::1"]), port(2, &["10.0.0.2", "fd00::2"]));

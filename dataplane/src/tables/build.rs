@@ -24,6 +24,7 @@ impl Tables {
     #[must_use]
     pub fn empty(underlay: Arc<UnderlayConfig>, workers: usize, secret: u64) -> Self {
         Self {
+            has_endpoint: false,
             secret,
             generation: Generation::default(),
             own: underlay.physical_ips.iter().map(|ip| ip.0).collect(),
@@ -56,6 +57,7 @@ impl Tables {
             generation: config.generation,
             underlay: self.underlay.clone(),
             underlay_counters: self.underlay_counters.clone(),
+            has_endpoint: self.has_endpoint,
             secret: self.secret,
             own: self.own.clone(),
             ports: self.ports.iter().map(|_| None).collect(),

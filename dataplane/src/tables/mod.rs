@@ -38,6 +38,8 @@ pub struct Tables {
     pub underlay: Arc<UnderlayConfig>,
     /// What is counted for packets that belong to no port.
     pub underlay_counters: Arc<Counters>,
+    /// Whether TCP to the metadata service is ended here.
+    has_endpoint: bool,
     /// The process's own: hashes of what guests choose are made with it.
     secret: u64,
     /// The underlay's own addresses.
@@ -57,6 +59,20 @@ pub struct Tables {
 pub struct VnetIndex(u32);
 
 impl Tables {
+    /// The same, and all successors, with a metadata service: TCP to it is a
+    /// [`Detour`](crate::verdict::Verdict::Detour) from then on.
+    #[must_use]
+    pub fn with_endpoint(self) -> Self {
+        Self { has_endpoint: true, ..self }
+    }
+
+    /// True when TCP to the metadata service is ended here.
+    #[must_use]
+    #[inline]
+    pub const fn has_endpoint(&self) -> bool {
+        self.has_endpoint
+    }
+
     /// The port in this slot.
     #[must_use]
     #[inline]

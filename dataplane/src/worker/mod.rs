@@ -5,6 +5,7 @@
 
 mod adopt;
 mod holes;
+mod lane;
 mod pace;
 mod plane;
 mod poll;
@@ -22,10 +23,12 @@ use rustix::event::Timespec;
 
 use self::adopt::Watched;
 use self::holes::Sabotage;
+pub use self::lane::{Frame, Lane, WINDOW_BYTES};
 use self::pace::Pace;
 pub use self::pace::Poll;
 pub use self::plane::Plane;
-use self::poll::{Poller, Source, Waker};
+pub(crate) use self::poll::Waker;
+use self::poll::{Poller, Source};
 use self::turn::{Turn, Turned};
 use crate::clock::Clock;
 use crate::directory::DirectoryReader;
@@ -41,6 +44,7 @@ pub struct Parts {
     directory: DirectoryReader,
     underlay: Box<dyn Underlay>,
     cpu: Option<usize>,
+    lane: Option<Arc<Lane>>,
     /// The rule that it breaks, for the tests that must notice.
     #[cfg(test)]
     hole: Option<holes::Hole>,
@@ -60,9 +64,16 @@ impl Parts {
             directory,
             underlay,
             cpu,
+            lane: None,
             #[cfg(test)]
             hole: None,
         }
+    }
+
+    /// The same for a worker that hands segments for the metadata service on, by its own lane.
+    #[must_use]
+    pub fn with_lane(self, lane: Arc<Lane>) -> Self {
+        Self { lane: Some(lane), ..self }
     }
 }
 
@@ -163,6 +174,7 @@ struct Worker {
     watched: Vec<Watched>,
     buffers: Vec<Buffer>,
     coalescer: Coalescer,
+    lane: Option<Arc<Lane>>,
     pace: Pace,
     clock: Clock,
     stop: Arc<AtomicBool>,
@@ -185,7 +197,7 @@ impl Worker {
         let sabotage = Sabotage::of(parts.hole);
         #[cfg(not(test))]
         let sabotage = Sabotage;
-        let Parts { plane, directory, underlay, .. } = parts;
+        let Parts { plane, directory, underlay, lane, .. } = parts;
         let poller = Poller::new(&waker)?;
         for socket in 0..underlay.sockets() {
             if let Some(fd) = underlay.poll_fd(socket) {
@@ -207,6 +219,7 @@ impl Worker {
             watched,
             buffers,
             coalescer: Coalescer::new(),
+            lane,
             pace,
             clock,
             stop,
@@ -264,6 +277,7 @@ impl Worker {
                 underlay: self.underlay.as_mut(),
                 buffers: &mut self.buffers,
                 coalescer: &mut self.coalescer,
+                lane: self.lane.as_deref(),
                 now,
                 worker: self.index,
                 sabotage: &mut self.sabotage,

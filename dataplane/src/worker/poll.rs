@@ -80,21 +80,25 @@ impl Poller {
     }
 }
 
-/// Wakes one worker.
-#[derive(Clone)]
-pub(super) struct Waker(Arc<OwnedFd>);
+/// Wakes one thread that sleeps in epoll.
+#[derive(Debug, Clone)]
+pub(crate) struct Waker(Arc<OwnedFd>);
 
 impl Waker {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
     }
 
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         // Fails only when the counter is full, and then the worker is awake.
         let _ = rustix::io::write(&*self.0, &1_u64.to_ne_bytes());
     }
 
-    pub(super) fn clear(&self) {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    pub(crate) fn clear(&self) {
         let _ = rustix::io::read(&*self.0, &mut [0_u8; 8]);
     }
 }

@@ -8,13 +8,13 @@ use super::holes::Sabotage;
 use crate::directory::DirectoryReader;
 use crate::offload::coalesce::{Arrived, Coalescer};
 use crate::packet::{Buffer, Offload, Packet};
-use crate::pipeline::{self, BATCH, Context, DropReason, Outer, Tunnel, Verdict, Verdicts};
+use crate::pipeline::{self, BATCH, Context, DropReason, Outer, Trap, Tunnel, Verdict, Verdicts};
 use crate::port::{Device, DeviceError, Received};
 use crate::stats::Cells;
 use crate::tables::Port;
 use crate::types::{Nanos, PortId};
 use crate::underlay::{Arrival, Outgoing, SendError, Underlay};
-use crate::worker::Plane;
+use crate::worker::{Lane, Plane};
 
 /// Bytes that one turn reads from a port, give or take a frame: a sender of 64 KiB super-packets gets the same share of
 /// the worker's time as one of small packets.
@@ -34,6 +34,7 @@ pub(super) struct Turn<'a> {
     pub(super) underlay: &'a mut dyn Underlay,
     pub(super) buffers: &'a mut [Buffer],
     pub(super) coalescer: &'a mut Coalescer,
+    pub(super) lane: Option<&'a Lane>,
     pub(super) now: Nanos,
     pub(super) worker: usize,
     pub(super) sabotage: &'a mut Sabotage,
@@ -87,6 +88,7 @@ impl Turn<'_> {
             Context { tables: &plane.tables, directory: self.directory, now: self.now, worker: self.worker };
         pipeline::egress(&context, port, &mut packets, &mut verdicts);
         let mut outgoing = ArrayVec::<Outgoing<'_>, BATCH>::new();
+        let mut detoured = false;
         for (packet, verdict) in packets.iter_mut().zip(&verdicts) {
             match *verdict {
                 Verdict::Deliver(to) => {
@@ -99,8 +101,20 @@ impl Turn<'_> {
                     let tunnel = self.sabotage.tunnel(tunnel, packet.frame());
                     outgoing.push(toward(tunnel, packet));
                 }
+                Verdict::Detour => {
+                    let is_taken = self.lane.is_some_and(|lane| lane.offer(port, packet.frame()));
+                    detoured |= is_taken;
+                    if is_taken {
+                        cells.trapped(Trap::Metadata);
+                    } else {
+                        cells.dropped(DropReason::MetadataFull, 1);
+                    }
+                }
                 Verdict::Absorbed(_) | Verdict::Drop(_) => {}
             }
+        }
+        if let Some(lane) = self.lane.filter(|_| detoured) {
+            lane.call();
         }
         self.underlay.send(&mut outgoing);
         account(&outgoing, cells, plane.tables.underlay_counters.of_worker(self.worker));
@@ -147,7 +161,7 @@ impl Turn<'_> {
                     match verdict {
                         Verdict::Deliver(to) => inward.push((to, packet)),
                         Verdict::Reply(_) => answer(self.underlay, &outer, &mut packet, cells),
-                        Verdict::Underlay(_) | Verdict::Absorbed(_) | Verdict::Drop(_) => {}
+                        Verdict::Underlay(_) | Verdict::Detour | Verdict::Absorbed(_) | Verdict::Drop(_) => {}
                     }
                 }
             }

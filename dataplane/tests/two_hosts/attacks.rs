@@ -167,6 +167,7 @@ fn the_table_forgets_no_reason() {
         DropReason::TrapRateLimited,
         DropReason::DhcpRateLimited,
         DropReason::PeerRateLimited,
+        DropReason::MetadataFull,
         DropReason::RuleDeniedOut,
         DropReason::RuleDeniedIn,
         DropReason::ConnectionsFull,

@@ -18,9 +18,14 @@ use super::moves::send_of_an_earlier_port;
 use super::rules::{fragments, set_rules};
 use super::world::*;
 
-/// What other rooms drop for: devices, the underlay's sockets, the change of snapshots.
-const ELSEWHERE: [DropReason; 4] =
-    [DropReason::StaleReply, DropReason::UnderlaySend, DropReason::PortSend, DropReason::PortDown];
+/// What other rooms drop for: the metadata service's queue, devices, the underlay's sockets, the change of snapshots.
+const ELSEWHERE: [DropReason; 5] = [
+    DropReason::MetadataFull,
+    DropReason::StaleReply,
+    DropReason::UnderlaySend,
+    DropReason::PortSend,
+    DropReason::PortDown,
+];
 
 /// Guards against what a validated document cannot hold: a route into a network that is not there.
 const GUARDS: [DropReason; 1] = [DropReason::PeerNetworkAbsent];

@@ -18,6 +18,7 @@ mod drops;
 mod floods;
 mod frames;
 mod ingress;
+mod metadata;
 mod moves;
 mod mtu;
 mod paths;

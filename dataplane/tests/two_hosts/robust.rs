@@ -75,6 +75,7 @@ fn judge(outcome: &Outcome, world: &World) {
         }
         Verdict::Reply(_) => assert!(outcome.frame[..6] == A1.mac.0 || outcome.frame[..6] == [0xff; 6]),
         Verdict::Absorbed(_) | Verdict::Drop(_) => {}
+        Verdict::Detour => panic!("this host has no metadata service"),
     }
 }
 

@@ -246,7 +246,7 @@ impl Host {
         let after = self.counters();
         let mut moved: Vec<_> = before.iter().zip(&after).filter(|(b, a)| b.1 != a.1).collect();
         let expected = match verdict {
-            Verdict::Deliver(_) | Verdict::Underlay(_) => {
+            Verdict::Deliver(_) | Verdict::Underlay(_) | Verdict::Detour => {
                 assert!(moved.is_empty(), "{verdict:?} moved {moved:?}");
                 return None;
             }

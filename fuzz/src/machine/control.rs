@@ -428,7 +428,7 @@ fn expected(before: &HostConfig, request: &Request) -> HostConfig {
         Request::NetworkRemove { network } => after.networks.retain(|other| other.vni != network),
         Request::PortAdd { port } => after.ports.push(port.into()),
         Request::PortRemove { port } => after.ports.retain(|other| other.name != port),
-        Request::PortMove { port, network, ips, rules, bounce, wait, .. } => {
+        Request::PortMove { port, network, ips, rules, label, bounce, wait, .. } => {
             let moved =
                 after.ports.iter_mut().find(|other| other.name == port).expect("a port that is there");
             let moved = Arc::make_mut(moved);
@@ -436,6 +436,9 @@ fn expected(before: &HostConfig, request: &Request) -> HostConfig {
             (moved.network, moved.ips) = (network, ips);
             if let Some(rules) = rules {
                 moved.rules = rules;
+            }
+            if label.is_some() {
+                moved.label = label;
             }
             assert!(!matches!(bounce, BounceOrder::HoldMs(60_001..)));
             assert!(stays || !matches!(wait, Some(Wait::Traffic)), "nobody has sent anything");

@@ -98,6 +98,7 @@ fn check_sent(host: &Host, port: &Port, outcome: &Outcome, owner: Option<Option<
     match outcome.verdict {
         Verdict::Deliver(_) | Verdict::Underlay(_) => onward::check(host, port, outcome),
         Verdict::Reply(trap) => replies::check(host, port, trap, outcome),
+        Verdict::Detour => panic!("these hosts have no metadata service"),
         Verdict::Absorbed(trap) => assert!(
             matches!(trap, Trap::AddressProbe | Trap::DhcpRelease | Trap::DhcpDecline),
             "{} wants an answer",
@@ -116,6 +117,7 @@ fn is_of_others(reason: DropReason) -> bool {
             | DropReason::TrapRateLimited
             | DropReason::DhcpRateLimited
             | DropReason::PeerRateLimited
+            | DropReason::MetadataFull
             | DropReason::InnerSourceInvalid
             | DropReason::InnerSourceForged
             | DropReason::UnderlaySourceUnknown
@@ -245,7 +247,7 @@ fn judge_counters(
         .collect();
     let owners = outcomes.iter().map(|outcome| {
         let name = match outcome.verdict {
-            Verdict::Deliver(_) | Verdict::Underlay(_) => return None,
+            Verdict::Deliver(_) | Verdict::Underlay(_) | Verdict::Detour => return None,
             Verdict::Drop(reason) => ("drop", reason.name()),
             Verdict::Reply(trap) | Verdict::Absorbed(trap) => ("trap", trap.name()),
         };

@@ -27,6 +27,7 @@ impl Tables {
             generation: config.generation,
             underlay: self.underlay.clone(),
             underlay_counters: self.underlay_counters.clone(),
+            has_endpoint: self.has_endpoint,
             secret: self.secret,
             own: self.own.clone(),
             ports: self.ports.clone(),

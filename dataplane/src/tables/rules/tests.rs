@@ -18,6 +18,7 @@ fn port(rules: Vec<RuleConfig>) -> PortConfig {
         netns: None,
         queues: 1,
         hostname: None,
+        label: None,
         rules,
     }
 }
