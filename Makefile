@@ -4,6 +4,7 @@
 #   make test        everything that is tested; root, because the end-to-end tests make namespaces
 #   make check       format, lints, unit tests: before each commit
 #   make e2e         the end-to-end tests alone
+#   make guest       the agent for guests, static and small: target/guest/TARGET/guest/shunt-guest
 #   make bench       criterion
 #   make bench-restart  ROUNDS (default 100) × kill -9 and ROUNDS × SIGTERM of a switch under RATE (50000) datagrams a second
 #   make fuzz        each fuzz target for SECONDS_PER_TARGET seconds (default 60); needs cargo-fuzz and a C++ compiler
@@ -15,7 +16,7 @@ SECONDS_PER_TARGET ?= 60
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: demo test check e2e e2e-vm bench bench-e2e bench-restart chaos fuzz fresh tools-build tools-demo tools-test pure loom fuzz-replay fuzz-coverage
+.PHONY: guest demo test check e2e e2e-vm bench bench-e2e bench-restart chaos fuzz fresh tools-build tools-demo tools-test pure loom fuzz-replay fuzz-coverage
 
 demo: tools-demo
 	$(CARGO) run --quiet --locked -- demo
@@ -46,6 +47,13 @@ fuzz-replay:
 # What the corpora reach in the rooms that each target is about; needs llvm-19.
 fuzz-coverage:
 	scripts/fuzz-coverage.sh
+
+# Static, so that one file runs in any guest. A target directory of its own: the flag would rebuild everything else.
+GUEST_TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
+guest:
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build -p shunt-guest --profile guest --target $(GUEST_TARGET) \
+	    --locked --target-dir target/guest
+	@stat -c '%n: %s bytes' target/guest/$(GUEST_TARGET)/guest/shunt-guest
 
 e2e: tools-test
 	$(CARGO) test -p shunt --tests --locked

@@ -8,7 +8,7 @@ set -eu
 build="cc:gcc ld:binutils /usr/include/stdlib.h:libc6-dev"
 demo="$build ip:iproute2 ping:iputils-ping tcpdump:tcpdump udhcpc:udhcpc unshare:util-linux setpriv:util-linux"
 test="$demo busybox:busybox-static dhclient:isc-dhcp-client dhcpcd:dhcpcd-base iperf3:iperf3 tshark:tshark
-      ethtool:ethtool bridge:iproute2 /lib/systemd/systemd-networkd:systemd"
+      nsenter:util-linux /usr/share/zoneinfo/Europe/Berlin:tzdata ethtool:ethtool bridge:iproute2 /lib/systemd/systemd-networkd:systemd"
 case "${1:-}" in
 build) wanted=$build ;;
 demo) wanted=$demo ;;

@@ -11,6 +11,7 @@ pub mod fleet;
 pub mod format;
 pub mod host;
 pub mod hypervisor;
+pub mod imds;
 pub mod lab;
 pub mod model;
 pub mod network;

@@ -1,18 +1,21 @@
 //! `shunt host`: this host as a member of a cluster.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use dataplane::ctl::Refusal;
 use serde::Serialize;
 use tokio::runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
 use super::failure::{Failure, USAGE};
 use super::output::Out;
 use crate::fleet::identity::JoinToken;
-use crate::host::{HostFile, join};
+use crate::host::{HostFile, Role, join};
+use crate::hypervisor::netns::GuestProgram;
 use crate::model::{HostId, Name, Problem};
 
 /// The longest token that is read, in bytes.
@@ -20,7 +23,24 @@ const LONGEST: u64 = 64 << 10;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
+    Run(Run),
     Join(Join),
+}
+
+/// Run the agent of this host until it is told to stop
+///
+/// It dials the controller of the cluster that the host has joined, keeps on disk what the host should hold, and makes it so:
+/// with this host's switch, its hypervisors and its metadata service. Without a controller it goes on with what it has.
+/// SIGTERM and SIGINT end the agent alone: guests and the switch live on, and the next agent finds them again.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Environment: SHUNT_LOG filters the log on standard error (default `info`; `debug`, `warn` …).
+Example: shunt host run --config /etc/shunt/host.toml"
+)]
+pub(super) struct Run {
+    /// The configuration, TOML; docs/reference/host.md lists its keys
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
 }
 
 /// Make this host a member of a cluster, with a token that its controller has printed
@@ -51,8 +71,48 @@ struct Joined {
 impl Verb {
     pub(super) fn run(self, out: &mut Out) -> Result<(), Failure> {
         match self {
+            Self::Run(args) => args.run(),
             Self::Join(args) => args.run(out),
         }
+    }
+}
+
+/// First word that makes this program play the agent in guests made of namespaces.
+const GUEST_AGENT: &str = "guest-agent";
+
+impl Run {
+    fn run(self) -> Result<(), Failure> {
+        let config = HostFile::load(&self.config).map_err(misunderstood)?;
+        let filter = EnvFilter::try_from_env("SHUNT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal())
+            // A terminal that has gone takes the log with it, not the agent: telling of it there would panic.
+            .log_internal_errors(false)
+            .init();
+        let unready = |error: io::Error| {
+            let what = format!("cannot start: {error}");
+            failed(Problem::new(what, "process", "raise the limits on threads and open files"))
+        };
+        let runtime = runtime::Builder::new_multi_thread().enable_all().build().map_err(unready)?;
+        runtime.block_on(async {
+            // From here on a signal is an orderly end, also one that comes the moment the agent is ready.
+            let mut terminate = signal(SignalKind::terminate()).map_err(unready)?;
+            let mut interrupt = signal(SignalKind::interrupt()).map_err(unready)?;
+            let file = std::env::current_exe().map_err(unready)?;
+            let guest =
+                GuestProgram { file, prefix: vec![GUEST_AGENT.to_owned()], agent_options: Vec::new() };
+            let role = Role::start(config, guest).await.map_err(failed)?;
+            tracing::info!("the host agent is ready");
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            tracing::info!(signal = name, "stopping");
+            role.stop().await;
+            Ok(())
+        })
     }
 }
 

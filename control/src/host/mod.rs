@@ -15,6 +15,7 @@ mod link;
 mod machine;
 mod metadata;
 mod networks;
+mod role;
 mod switch;
 
 pub use agent::{Agent, Parts};
@@ -23,3 +24,4 @@ pub use facts::{Batch, Facts};
 pub use inventory::inventory;
 pub use joining::{Membership, MembershipError, join};
 pub use metadata::{Metadata, Report};
+pub use role::Role;

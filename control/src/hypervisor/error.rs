@@ -1,7 +1,7 @@
 //! What can go wrong with machines, each with the act that failed, and what people are told about it.
 
 use crate::model::{Problem, VmId};
-use std::io;
+use std::{io, path::Path};
 use thiserror::Error;
 
 /// Why a hypervisor did not do what it was asked.
@@ -56,6 +56,11 @@ pub enum HypervisorError {
 }
 
 impl HypervisorError {
+    pub(super) fn file(act: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.as_ref().display().to_string();
+        move |source| Self::File { act, path, source }
+    }
+
     /// What people are told.
     #[must_use]
     pub fn problem(&self) -> Problem {

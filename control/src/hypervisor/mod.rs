@@ -1,9 +1,10 @@
-//! What runs machines, as one trait: `netns` first, real hypervisors behind the same words.
+//! What runs machines, as one trait: [`netns`] first, real hypervisors behind the same words.
 //!
 //! A hypervisor knows machines by id and keeps what it needs to find them again on disk: it is asked what lives, never
 //! told. Never here: networks, addresses, metadata, or a decision about which machine should run.
 
 mod error;
+pub mod netns;
 
 pub use error::HypervisorError;
 
