@@ -11,7 +11,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -188,6 +188,9 @@ impl Ledger {
             let database = Builder::new().create(&fresh).map_err(opening)?;
             write(&database, |transaction| put_head(transaction, &Held::default()))?;
             drop(database);
+            // Documents have what owners want in their machines, keys and password hashes among it.
+            let own = fs::Permissions::from_mode(0o600);
+            fs::set_permissions(&fresh, own).map_err(failed("set the mode of the file", &fresh))?;
             fs::rename(&fresh, &file).map_err(failed("rename the file", &fresh))?;
             File::open(directory)
                 .and_then(|directory| directory.sync_all())

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use super::agent::{Agent, Parts};
 use super::config::HostFile;
 use super::inventory::inventory;
+use super::joining::Membership;
 use super::metadata::Report;
 use crate::fleet::Pace;
 use crate::hypervisor::Hypervisor;
@@ -32,6 +33,8 @@ impl Role {
     /// # Errors
     /// The first thing that cannot be had.
     pub async fn start(config: HostFile, guest: GuestProgram) -> Result<Self, Problem> {
+        // Before anything is made: whoever has not joined is told so and finds nothing afterwards.
+        Membership::load(&config.state_dir, config.controllers.clone()).map_err(|error| error.problem())?;
         let (imds, mut inbox) =
             Imds::bind(&config.metadata, SOCKET_MODE, Limits::default()).map_err(|error| {
                 let remedy = "let the agent's user write there, or name another path";

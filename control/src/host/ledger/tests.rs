@@ -105,6 +105,8 @@ fn it_is_the_same_after_a_restart_and_belongs_to_one_agent() {
         ledger.held()
     };
     assert_eq!(held.directories, BTreeMap::from([(vni(100), (17, 4))]));
+    let mode = fs::metadata(directory.path().join(FILE)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600, "it has password hashes in it");
     let ledger = Ledger::open(directory.path()).unwrap();
     assert_eq!(ledger.held(), held);
     ledger.gone(&[b.vm, a.vm]).unwrap();
