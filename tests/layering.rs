@@ -56,6 +56,7 @@ const HOUSES: [(&str, &[&str]); 2] = [
             "hypervisor",
             "api",
             "controller",
+            "host",
             "demo",
             "cli",
         ],

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use attacks::{End, Format, Means};
 use control::clap;
+use control::host::HostFile;
 use dataplane::ctl::Request;
 use dataplane::ctl::metrics::METRICS;
 use dataplane::pipeline::Trap;
@@ -74,6 +75,29 @@ fn config() {
             .unwrap();
     }
     page("config.md", &text);
+}
+
+const HOST_EXAMPLE: &str = "physical_ip = \"192.0.2.1\"
+state_dir = \"/var/lib/shunt/host\"
+controllers = [\"192.0.2.10:9479\"]
+switch = \"/run/shunt/vswitch.sock\"
+metadata = \"/run/shunt/metadata.sock\"
+hypervisors = [\"netns\"]
+";
+
+#[test]
+fn host() {
+    HostFile::parse(HOST_EXAMPLE, Path::new("example")).expect("the example is right");
+    let mut text = format!(
+        "# `host.toml`\n\n{MADE}\nThe host agent reads it once, at start. Unknown keys are refused; errors name file, line and \
+         column. What the host should hold is not in it: that comes from the controller, and is kept in `state_dir`.\n\n\
+         ```toml\n{HOST_EXAMPLE}```\n\n| key | value | default | what it does |\n|---|---|---|---|\n"
+    );
+    for key in control::host::KEYS {
+        writeln!(text, "| `{}` | {} | {} | {} |", key.name, key.kind, code(key.default), key.sentence)
+            .unwrap();
+    }
+    page("host.md", &text);
 }
 
 /// Values as code, words as words.

@@ -10,6 +10,7 @@ pub mod controller;
 pub mod demo;
 pub mod fleet;
 pub mod format;
+pub mod host;
 pub mod hypervisor;
 pub mod imds;
 pub mod lab;

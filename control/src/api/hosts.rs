@@ -1,7 +1,9 @@
 //! `/v1/hosts`: the machines that run others. For administrators.
 
 use axum::Json;
+use async_trait::async_trait;
 use axum::extract::State;
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -9,7 +11,7 @@ use super::caller::Admin;
 use super::extract::{At, Body, IfMatch, Params, Tagged};
 use super::{ApiError, ApiState, Page, Paging, contended};
 use crate::compute;
-use crate::model::{Host, HostId, HostState, Name, Tenant};
+use crate::model::{Host, HostId, HostState, Name, Problem, Tenant};
 use crate::network;
 use crate::store::rows::Versioned;
 use crate::store::{Draft, Store};
@@ -61,6 +63,47 @@ pub struct ChangeHost {
     /// Whether it takes new machines.
     #[schema(value_type = HostStateForm)]
     pub state: HostState,
+}
+
+/// A wish for a token that lets a host join.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewJoinToken {
+    /// The only name that the host can join under; absent: any that is free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub name: Option<Name>,
+}
+
+/// A token that lets a host join, once, within an hour.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct JoinTokenView {
+    /// For `shunt host join`. It is shown here and nowhere else.
+    pub token: String,
+}
+
+/// Who makes tokens that let hosts join.
+#[async_trait]
+pub trait JoinTokens: Send + Sync + 'static {
+    /// A new one.
+    ///
+    /// # Errors
+    /// Why there is none.
+    async fn issue(&self, name: Option<Name>) -> Result<String, Problem>;
+}
+
+/// Make a token that lets a host join
+#[utoipa::path(
+    post, path = "/v1/hosts/tokens", tag = "hosts", request_body = NewJoinToken,
+    responses((status = 201, body = JoinTokenView))
+)]
+pub(super) async fn token(
+    _: Admin,
+    State(state): State<ApiState>,
+    Body(wish): Body<NewJoinToken>,
+) -> Result<(StatusCode, Json<JoinTokenView>), ApiError> {
+    let token = state.join_tokens.issue(wish.name).await.map_err(|problem| ApiError::unavailable(&problem))?;
+    Ok((StatusCode::CREATED, Json(JoinTokenView { token })))
 }
 
 impl HostView {

@@ -36,7 +36,7 @@ use utoipa_axum::routes;
 pub use caller::{Caller, TENANT_HEADER};
 pub use disks::{AttachDisk, DiskView, NewDisk};
 pub use error::{ApiError, PROBLEM_JSON, ProblemDocument};
-pub use hosts::{ChangeHost, HostView};
+pub use hosts::{ChangeHost, HostView, JoinTokenView, JoinTokens, NewJoinToken};
 pub use networks::{NetworkView, NewNetwork, SubnetView};
 pub use openapi::document;
 pub use operations::{OperationView, ProblemView, StepView, TimesView};
@@ -60,6 +60,7 @@ const TRIES: usize = 16;
 #[derive(Clone)]
 pub struct ApiState {
     runner: Runner,
+    join_tokens: Arc<dyn JoinTokens>,
     document: Arc<str>,
 }
 
@@ -96,6 +97,7 @@ fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(disks::attach))
         .routes(routes!(disks::detach))
         .routes(routes!(hosts::list))
+        .routes(routes!(hosts::token))
         .routes(routes!(hosts::show, hosts::change))
         .routes(routes!(operations::list))
         .routes(routes!(operations::show))
@@ -103,9 +105,9 @@ fn routes() -> OpenApiRouter<ApiState> {
 }
 
 /// The whole API, to be served by [`serve`].
-pub fn router(runner: Runner) -> Router {
+pub fn router(runner: Runner, join_tokens: Arc<dyn JoinTokens>) -> Router {
     let (router, _) = routes().split_for_parts();
-    let state = ApiState { runner, document: openapi::text().into() };
+    let state = ApiState { runner, join_tokens, document: openapi::text().into() };
     let router = router
         .route("/v1/openapi.json", get(description))
         .fallback(no_such_path)

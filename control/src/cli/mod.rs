@@ -7,6 +7,7 @@ mod cluster;
 mod directory;
 mod document;
 mod failure;
+mod host;
 mod import;
 mod keeper;
 mod network;

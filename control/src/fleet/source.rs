@@ -115,7 +115,7 @@ pub trait HostSink: Send + Sync + 'static {
     async fn hello(&self, host: HostId, inventory: Inventory) -> Result<(), SourceError>;
 
     /// What became of machines. After each reconnection a host tells everything anew: facts come at least once, the last
-    /// one about a machine is the one that counts.
+    /// one about a machine is the one that counts. A death comes in a message of its own, before what came after it.
     ///
     /// # Errors
     /// When they cannot be kept: the session ends, and the host says them again.

@@ -1,15 +1,24 @@
-//! `shunt host list|show|cordon|uncordon`: hosts, as the cluster sees them.
+//! `shunt host list|show|cordon|uncordon|token`: hosts, as the cluster sees them; and the way to `run` and `join`.
 
 use clap::Subcommand;
 
 use super::client::{Client, path};
-use crate::api::{ChangeHost, HostView};
+use crate::api::{ChangeHost, HostView, JoinTokenView, NewJoinToken};
 use crate::cli::failure::Failure;
+use crate::cli::host::{Join, Run};
 use crate::cli::output::{Out, list, table};
-use crate::model::HostState;
+use crate::model::{HostState, Name};
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Verb {
+    Run(Run),
+    Join(Join),
+    /// Make a token that lets one host join, within an hour; it is shown now and never again
+    Token {
+        /// The only name that the host can join under [default: any that is free]
+        #[arg(long)]
+        name: Option<Name>,
+    },
     /// List the cluster's hosts
     List,
     /// Show a host
@@ -33,6 +42,12 @@ impl Verb {
     pub(super) fn run(self, client: &Client, out: &mut Out) -> Result<(), Failure> {
         let change = |host: &str, state| client.patch(&path(&["hosts", host]), &ChangeHost { state });
         match self {
+            // The host's own affair: they were run before there was a client.
+            Self::Run(_) | Self::Join(_) => Ok(()),
+            Self::Token { name } => {
+                let token: JoinTokenView = client.post(&path(&["hosts", "tokens"]), &NewJoinToken { name })?;
+                out.value(&token, |token| token.token.clone())
+            }
             Self::List => {
                 let page = client.list::<HostView>(&path(&["hosts"]))?;
                 out.value(&page, |page| show(&page.items))

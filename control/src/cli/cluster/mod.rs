@@ -107,6 +107,8 @@ impl Noun {
             Self::Vm(of) => run!(of),
             Self::Rule(of) => run!(of),
             Self::Disk(of) => run!(of),
+            Self::Host(Of { verb: host::Verb::Run(args), .. }) => args.run(),
+            Self::Host(Of { verb: host::Verb::Join(args), .. }) => args.run(out),
             Self::Host(of) => run!(of),
             Self::Operation(of) => run!(of),
         }

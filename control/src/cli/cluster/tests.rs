@@ -52,7 +52,7 @@ impl Served {
                     tenant::issue(&*served, Tenant::PLATFORM, Role::Admin, "", now, None).await.unwrap();
                 let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
                 tell.send((listener.local_addr().unwrap(), acme, secret.reveal().to_owned())).unwrap();
-                api::serve(listener, api::router(runner), async { drop(ended.await) }).await;
+                api::serve(listener, api::router(runner, Arc::new(NoTokens)), async { drop(ended.await) }).await;
             });
         });
         let (address, acme, admin) = told.recv().unwrap();
@@ -216,5 +216,15 @@ fn the_grammar_is_sound() {
     for line in ["vm move web-1", "vm create Web --network blue --image tiny", "rule add --vm x"] {
         let words = std::iter::once("shunt").chain(line.split(' '));
         assert!(Cli::try_parse_from(words).is_err(), "{line}");
+    }
+}
+
+/// Makes one token, always the same.
+struct NoTokens;
+
+#[async_trait::async_trait]
+impl api::JoinTokens for NoTokens {
+    async fn issue(&self, _: Option<crate::model::Name>) -> Result<String, crate::model::Problem> {
+        Ok("shunt-join-test".to_owned())
     }
 }
