@@ -57,6 +57,7 @@ const HOUSES: [(&str, &[&str]); 2] = [
             "api",
             "controller",
             "host",
+            "dev",
             "demo",
             "cli",
         ],

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod compute;
 pub mod controller;
 pub mod demo;
+pub mod dev;
 pub mod fleet;
 pub mod format;
 pub mod host;

@@ -1,7 +1,7 @@
 //! `/v1/hosts`: the machines that run others. For administrators.
 
-use axum::Json;
 use async_trait::async_trait;
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -102,7 +102,8 @@ pub(super) async fn token(
     State(state): State<ApiState>,
     Body(wish): Body<NewJoinToken>,
 ) -> Result<(StatusCode, Json<JoinTokenView>), ApiError> {
-    let token = state.join_tokens.issue(wish.name).await.map_err(|problem| ApiError::unavailable(&problem))?;
+    let token =
+        state.join_tokens.issue(wish.name).await.map_err(|problem| ApiError::unavailable(&problem))?;
     Ok((StatusCode::CREATED, Json(JoinTokenView { token })))
 }
 

@@ -4,6 +4,7 @@
 //! understood, and nothing was asked. Never here: decisions that belong to the switch.
 
 mod cluster;
+mod controller;
 mod directory;
 mod document;
 mod failure;
@@ -13,6 +14,7 @@ mod keeper;
 mod network;
 mod output;
 mod port;
+mod role;
 mod route;
 mod rule;
 mod run;
@@ -52,6 +54,7 @@ struct Cli {
 enum Command {
     /// This host's switch: run it, change it, look into it
     Vswitch(vswitch::Args),
+    Controller(controller::Args),
     #[command(flatten)]
     Cluster(cluster::Noun),
     /// Show the main job: a guest changes networks while it talks
@@ -102,6 +105,7 @@ fn parse(args: &[OsString]) -> Result<(Cli, ArgMatches), clap::Error> {
 fn dispatch(command: Command, matches: &ArgMatches, out: &mut Out) -> Result<(), Failure> {
     match command {
         Command::Vswitch(args) => args.run(matches, out),
+        Command::Controller(args) => args.run(),
         Command::Cluster(noun) => noun.run(out),
         // `main` has run it.
         Command::Demo(_) => Ok(()),

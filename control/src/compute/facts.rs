@@ -1,6 +1,6 @@
 //! What hosts say of their machines: a row for each, written by whoever has the host's connection.
 
-use crate::model::{VmFact, VmId};
+use crate::model::{VmFact, VmId, VmRunning};
 use crate::store::rows::{self, Row, RowError, Versioned};
 use crate::store::{Draft, Key, KeyError, Prefix, Store};
 
@@ -41,7 +41,26 @@ pub async fn fact_of(store: &dyn Store, vm: VmId) -> Result<Option<Versioned<VmF
     rows::load(store, &fact_key(vm)?).await
 }
 
-/// Writes what a host says; nothing when the machine is no longer known.
+/// Adds what a host says now to what was known: a host that says nothing new of the guest knows nothing new, for its agent
+/// may have been started again.
+#[must_use]
+pub fn merged(known: Option<&VmFact>, said: &VmFact, now: jiff::Timestamp) -> VmFact {
+    let mut fact = said.clone();
+    if let Some(known) = known {
+        fact.report = fact.report.or_else(|| known.report.clone());
+        fact.heard_at = fact.heard_at.max(known.heard_at);
+        fact.died_at = fact.died_at.max(known.died_at);
+        if fact.times.is_none() && known.generation == fact.generation {
+            fact.times = known.times;
+        }
+    }
+    if fact.running == VmRunning::Dead {
+        fact.died_at = Some(now);
+    }
+    fact
+}
+
+/// Writes what is known of a machine.
 ///
 /// # Errors
 /// Never.

@@ -7,7 +7,7 @@ mod hosts;
 mod placement;
 mod rows;
 
-pub use facts::{fact_key, fact_of, fact_prefix, facts_prefix, put_fact};
+pub use facts::{fact_key, fact_of, fact_prefix, facts_prefix, merged, put_fact};
 pub use hosts::{all as hosts, host, host_key, put_host};
 pub use placement::{PlacementError, place};
 pub use rows::{

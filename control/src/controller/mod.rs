@@ -7,6 +7,7 @@ mod config;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 pub use config::{ControllerConfig, DEFAULT_STATE_DIR, LimitsConfig};
 
+use crate::api::JoinTokens;
 use crate::fleet::enrolment::TokenRow;
 use crate::fleet::identity::{Authority, JoinToken, Secret};
 use crate::fleet::{DesiredBoard, DirectoryBoard, Fleet, FleetServer, Pace, Presence};
@@ -165,19 +167,13 @@ impl Controller {
         &self.hosts
     }
 
-    /// A token for one host to join with, within an hour. `name`: the only one that it can join under.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn join_token(&self, name: Option<Name>) -> Result<JoinToken, Problem> {
-        let secret = Secret::new().map_err(|error| error.problem())?;
-        let now = Timestamp::now();
-        let row = TokenRow { hash: secret.hash(), name, expires_at: expiry(now, TOKEN_LIFE), used: None };
-        self.enrolment.issue(&row).await.map_err(|error| trouble("keep the token", "store", error))?;
-        Ok(JoinToken {
-            authority: self.authority.certificate().clone(),
-            secret,
-            addresses: vec![self.hosts.clone()],
+    /// Makes tokens that let hosts join.
+    #[must_use]
+    pub fn joining(&self) -> Arc<dyn JoinTokens> {
+        Arc::new(Joining {
+            authority: Arc::clone(&self.authority),
+            enrolment: Arc::clone(&self.enrolment),
+            hosts: self.hosts.clone(),
         })
     }
 
@@ -198,6 +194,25 @@ impl Controller {
         self.fleet.stop().await;
         self.tasks.close();
         self.tasks.wait().await;
+    }
+}
+
+struct Joining {
+    authority: Arc<Authority>,
+    enrolment: Arc<StoredEnrolment>,
+    hosts: String,
+}
+
+#[async_trait]
+impl JoinTokens for Joining {
+    async fn issue(&self, name: Option<Name>) -> Result<String, Problem> {
+        let secret = Secret::new().map_err(|error| error.problem())?;
+        let expires_at = expiry(Timestamp::now(), TOKEN_LIFE);
+        let row = TokenRow { hash: secret.hash(), name, expires_at, used: None };
+        self.enrolment.issue(&row).await.map_err(|error| trouble("keep the token", "store", error))?;
+        let authority = self.authority.certificate().clone();
+        let token = JoinToken { authority, secret, addresses: vec![self.hosts.clone()] };
+        Ok(token.reveal())
     }
 }
 

@@ -265,8 +265,14 @@ impl Directories {
     }
 
     async fn remove(&self, network: Vni, ip: CustomerIp) -> Result<(), SwitchFault> {
-        let _: Counted = self.switch.call(Request::DirectoryRemove { network, ip }).await?;
-        Ok(())
+        let removed: Result<Counted, _> = self.switch.call(Request::DirectoryRemove { network, ip }).await;
+        let Err(error) = removed else { return Ok(()) };
+        // An address that is given up may have been nowhere: what shall not be there is not there.
+        let there: Result<Mapping, _> = self.switch.call(Request::DirectoryLookup { network, ip }).await;
+        match there {
+            Err(SwitchFault::Told(_)) => Ok(()),
+            _ => Err(error),
+        }
     }
 
     /// The switch's generation goes with the version: one that has lost its state will have a lower one.

@@ -70,6 +70,7 @@ impl Facts {
                 times: None,
                 report: None,
                 heard_at: None,
+                died_at: None,
             },
             version: 0,
             death: None,

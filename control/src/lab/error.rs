@@ -45,6 +45,9 @@ pub enum LabError {
         /// What it printed, standard error last.
         output: String,
     },
+    /// A command line of this program refused or failed.
+    #[error("{0}")]
+    Cli(String),
     /// A condition did not come true.
     #[error("waited {seconds} s in vain for {what}")]
     TimedOut {
@@ -77,7 +80,7 @@ pub enum LabError {
 
 impl LabError {
     /// Turns an I/O error at `path` into a sentence.
-    pub(super) fn file(act: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn file(act: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::File { act, path: path.to_owned(), source }
     }
 }

@@ -32,7 +32,7 @@ impl Default for SwitchOptions {
 
 /// A refusal or failure of the command line.
 #[derive(Debug, thiserror::Error)]
-#[error("`shunt vswitch {verb}` exited with {code:?}: {stderr}")]
+#[error("`shunt {verb}` exited with {code:?}: {stderr}")]
 pub struct CliFailure {
     /// The verb and its arguments.
     pub verb: String,
@@ -174,7 +174,7 @@ impl Switch {
     /// # Errors
     /// [`CliFailure`] unless it exits with 0 and prints JSON or nothing.
     pub fn cli(&self, verb: &[&str]) -> Result<Value, CliFailure> {
-        let failure = |code, stderr| CliFailure { verb: verb.join(" "), code, stderr };
+        let failure = |code, stderr| CliFailure { verb: format!("vswitch {}", verb.join(" ")), code, stderr };
         let output = Command::new(&self.binary)
             .arg("vswitch")
             .args(verb)

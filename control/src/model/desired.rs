@@ -115,4 +115,7 @@ pub struct VmFact {
     /// When the guest last said anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heard_at: Option<jiff::Timestamp>,
+    /// When it ended by itself last; its host may have started it again since. Kept by the controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub died_at: Option<jiff::Timestamp>,
 }

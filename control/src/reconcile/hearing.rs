@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dataplane::types::Vni;
+use jiff::Timestamp;
 
 use super::feeder::moniker_of;
 use crate::compute;
@@ -41,7 +42,9 @@ impl Hearing {
                 // A machine that is not, or no longer, this host's: what it says about it counts for nothing.
                 let Some(place) = self.store.get(&place).await? else { continue };
                 draft.require(&place.key, place.revision);
-                compute::put_fact(&mut draft, fact)?;
+                let known = compute::fact_of(&*self.store, fact.vm).await?;
+                let known = known.as_ref().map(|known| &known.row);
+                compute::put_fact(&mut draft, &compute::merged(known, fact, Timestamp::now()))?;
             }
             if draft.writes_nothing() {
                 return Ok(());

@@ -73,6 +73,7 @@ async fn host(
                     times: None,
                     report: None,
                     heard_at: None,
+                    died_at: None,
                 });
             }
             hearing.facts(id, facts).await.unwrap();
@@ -109,6 +110,7 @@ fn followed(vm: &VmDesired) -> VmFact {
         times: None,
         report: Some(ReceivedReport { report, at: Timestamp::now() }),
         heard_at: Some(Timestamp::now()),
+        died_at: None,
     }
 }
 

@@ -13,7 +13,8 @@ use super::runner::{Runner, SubmitError};
 use super::step::StepError;
 use crate::compute;
 use crate::model::{
-    JourneyKind, Operation, OperationState, Pool, PoolId, Problem, Tenant, Vm, VmId, VmRunning, VmState,
+    JourneyKind, Operation, OperationState, Pool, PoolId, Problem, Tenant, Vm, VmFact, VmId, VmRunning,
+    VmState,
 };
 use crate::network;
 use crate::pool;
@@ -120,6 +121,9 @@ impl Tender {
         Ok(match &fact.row.running {
             VmRunning::Dead | VmRunning::Gone => problem("the machine has ended by itself"),
             VmRunning::Failed { problem } => Some(problem.clone()),
+            VmRunning::Running | VmRunning::Pending if died_lately(&fact.row, vm, world.limits().watch) => {
+                problem("the machine has ended by itself, and was started again")
+            }
             VmRunning::Running | VmRunning::Pending => {
                 let silence = fact.row.heard_at.map(|at| world.now().duration_since(at).unsigned_abs());
                 let silent = silence.is_some_and(|silence| silence > world.limits().silence);
@@ -262,6 +266,12 @@ impl Tender {
     fn seconds(&self) -> u64 {
         u64::try_from(self.runner.world().now().as_second()).unwrap_or(0)
     }
+}
+
+/// True when it ended while its use was watched.
+fn died_lately(fact: &VmFact, vm: &Vm, watched: Duration) -> bool {
+    let since = vm.watched_until.and_then(|until| until.checked_sub(watched).ok());
+    fact.died_at.is_some_and(|at| since.is_some_and(|since| at > since))
 }
 
 fn fills(operation: &Operation, pool: PoolId) -> bool {

@@ -45,7 +45,8 @@ impl Verb {
             // The host's own affair: they were run before there was a client.
             Self::Run(_) | Self::Join(_) => Ok(()),
             Self::Token { name } => {
-                let token: JoinTokenView = client.post(&path(&["hosts", "tokens"]), &NewJoinToken { name })?;
+                let token: JoinTokenView =
+                    client.post(&path(&["hosts", "tokens"]), &NewJoinToken { name })?;
                 out.value(&token, |token| token.token.clone())
             }
             Self::List => {

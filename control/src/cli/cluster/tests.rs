@@ -52,7 +52,8 @@ impl Served {
                     tenant::issue(&*served, Tenant::PLATFORM, Role::Admin, "", now, None).await.unwrap();
                 let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
                 tell.send((listener.local_addr().unwrap(), acme, secret.reveal().to_owned())).unwrap();
-                api::serve(listener, api::router(runner, Arc::new(NoTokens)), async { drop(ended.await) }).await;
+                api::serve(listener, api::router(runner, Arc::new(NoTokens)), async { drop(ended.await) })
+                    .await;
             });
         });
         let (address, acme, admin) = told.recv().unwrap();

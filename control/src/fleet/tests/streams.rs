@@ -309,6 +309,7 @@ async fn facts_are_acknowledged_once_they_are_kept_and_refusals_are_told() {
         times: None,
         report: None,
         heard_at: None,
+        died_at: None,
     };
     let fact_json = vec![codec::to_json("fact", &fact).unwrap()];
     wire.say(from_host::Message::Facts(proto::Facts { fact_json, number: 41 })).await;

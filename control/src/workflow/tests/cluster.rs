@@ -390,5 +390,6 @@ fn follow(vm: &Vm, mood: Option<Mood>, before: Option<VmFact>) -> Option<VmFact>
         times: None,
         report,
         heard_at: Some(Timestamp::now()),
+        died_at: None,
     })
 }
