@@ -1,7 +1,12 @@
 //! A whole cluster of processes: a controller, two hosts with switch and agent, guests of namespaces. A machine goes from the
 //! pool to its customer and on to another network, driven by the command line alone.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what broke by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what broke by panicking"
+)]
 
 mod scene;
 
@@ -67,18 +72,28 @@ fn a_machine_goes_from_the_pool_to_its_customer_and_on_without_a_reboot() {
     let create = |name: &str, network: &str, ip: &str| {
         let done = ok(
             &stage,
-            &["vm", "create", name, "--image", "tiny", "--network", network, "--ip", ip, "--wait", "--tenant", "acme"],
+            &[
+                "vm",
+                "create",
+                name,
+                "--image",
+                "tiny",
+                "--network",
+                network,
+                "--ip",
+                ip,
+                "--wait",
+                "--tenant",
+                "acme",
+            ],
         );
         assert_eq!(text(&done, "state"), "done", "{done:#}\n{}", stage.logs());
         assert_eq!(text(&done, "kind"), "hand_over", "{done:#}");
-        done
     };
-    let done = create("web-1", "red", "10.0.0.5");
-    eprintln!("{done:#}");
+    create("web-1", "red", "10.0.0.5");
     create("red-peer", "red", "10.0.0.6");
     create("blue-peer", "blue", "10.0.0.6");
     let vm = ok(&stage, &["vm", "show", "web-1", "--tenant", "acme"]);
-    eprintln!("{vm:#}");
     let web = Inside { stage: &stage, port: text(&vm, "port").to_owned() };
     assert!(web.addresses().contains("10.0.0.5/24"), "{}", web.addresses());
     assert!(web.ping("10.0.0.6"), "a peer of red\n{}", stage.logs());
@@ -89,7 +104,11 @@ fn a_machine_goes_from_the_pool_to_its_customer_and_on_without_a_reboot() {
         &["vm", "move", "web-1", "--network", "blue", "--ip", "10.0.0.7", "--wait", "--tenant", "acme"],
     );
     assert_eq!(text(&moved, "state"), "done", "{moved:#}\n{}", stage.logs());
-    assert!(web.addresses().contains("10.0.0.7/24") && !web.addresses().contains("10.0.0.5"), "{}", web.addresses());
+    assert!(
+        web.addresses().contains("10.0.0.7/24") && !web.addresses().contains("10.0.0.5"),
+        "{}",
+        web.addresses()
+    );
     assert!(web.ping("10.0.0.6"), "a peer of blue\n{}", stage.logs());
     let after = ok(&stage, &["vm", "show", "web-1", "--tenant", "acme"]);
     assert_eq!(after["mac"], vm["mac"], "for life");

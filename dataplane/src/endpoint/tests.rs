@@ -29,8 +29,7 @@ fn port() -> Arc<Port> {
         "ports": [{"name": "eve", "network": 100, "mac": "02:00:00:00:00:05", "ips": ["10.0.0.5"], "label": "7"}]});
     let tables = Tables::empty(Arc::new(serde_json::from_value(underlay).unwrap()), 1, 7);
     let tables = tables.succeed(&serde_json::from_value(document).unwrap(), 1).unwrap();
-    let port = tables.ports().next().unwrap().clone();
-    port
+    tables.ports().next().map(Arc::clone).unwrap()
 }
 
 /// A guest that speaks TCP by hand, and its stack.
@@ -142,10 +141,8 @@ fn an_idle_connection_ends_and_a_busy_one_ends_later() {
     let mut theirs = isn + 1;
     scene.sent();
     let mut busy = scene.stack.len();
-    let mut mine = ISN + 1;
-    for second in (30..=600).step_by(30) {
+    for (mine, second) in (ISN + 1..).zip((30..=600).step_by(30)) {
         scene.receive(&segment(4001, Flags::ACK, (mine, theirs), b"x"), None, second * SECOND);
-        mine += 1;
         theirs = scene.sent().iter().map(|&(_, sequence)| sequence).max().unwrap_or(theirs);
         busy = scene.stack.len();
         assert_eq!(busy, if second < 60 { 2 } else { usize::from(second < 600) }, "after {second} s");
