@@ -152,13 +152,9 @@ async fn news(reports: &mut Receiver<Received>, alive: &mut u32) -> Received {
 }
 
 async fn alive(reports: &mut Receiver<Received>) -> Received {
-    loop {
-        let received = timeout(PATIENCE, reports.recv()).await.expect("the guest reports").unwrap();
-        match received.report.phase {
-            Phase::Alive => return received,
-            other => panic!("{other:?} was reported before: {received:?}"),
-        }
-    }
+    let received = timeout(PATIENCE, reports.recv()).await.expect("the guest reports").unwrap();
+    assert_eq!(received.report.phase, Phase::Alive, "something else was reported before: {received:?}");
+    received
 }
 
 async fn guest(hypervisor: &Netns, words: &[&str]) -> (bool, String) {

@@ -30,6 +30,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::demo::{self, DemoArgs};
+use crate::dev::DevArgs;
 use crate::format::Format;
 use failure::Failure;
 use output::Out;
@@ -55,6 +56,11 @@ enum Command {
     /// This host's switch: run it, change it, look into it
     Vswitch(vswitch::Args),
     Controller(controller::Args),
+    /// Run a whole cluster on this machine, to try it
+    #[command(
+        long_about = "Run a whole cluster on this machine, to try it.\n\nA controller and hosts, each with a switch and an agent, in namespaces of their own that vanish with this process. Machines are of kind netns: network namespaces with an init process, a DHCP client and an agent. It needs root."
+    )]
+    Dev(DevArgs),
     #[command(flatten)]
     Cluster(cluster::Noun),
     /// Show the main job: a guest changes networks while it talks
@@ -106,6 +112,7 @@ fn dispatch(command: Command, matches: &ArgMatches, out: &mut Out) -> Result<(),
     match command {
         Command::Vswitch(args) => args.run(matches, out),
         Command::Controller(args) => args.run(),
+        Command::Dev(args) => role::dev(&args),
         Command::Cluster(noun) => noun.run(out),
         // `main` has run it.
         Command::Demo(_) => Ok(()),

@@ -1,4 +1,5 @@
-//! What the roles with a runtime have in common: log, runtime, the signals that end them.
+//! What the roles with a runtime have in common: log, runtime, the signals that end them. And `shunt dev`, which is all of
+//! them.
 
 use std::io::{self, IsTerminal};
 
@@ -8,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::failure::Failure;
+use crate::dev::{self, DevArgs};
 use crate::model::Problem;
 
 /// The log, on standard error; `SHUNT_LOG` filters it.
@@ -63,4 +65,20 @@ impl End {
         };
         tracing::info!(signal = name, "stopping");
     }
+}
+
+/// A whole cluster, until a signal comes.
+pub(super) fn dev(args: &DevArgs) -> Result<(), Failure> {
+    let refusal =
+        |problem: Problem| Refusal { what: problem.what, place: problem.place, remedy: problem.remedy };
+    let runtime = runtime()?;
+    let mut end =
+        runtime.block_on(async { End::listen() }).map_err(|problem| Failure::failed(refusal(problem)))?;
+    dev::run(args, || runtime.block_on(end.wait())).map_err(|error| {
+        Failure::failed(Refusal {
+            what: error.to_string(),
+            place: "shunt dev".into(),
+            remedy: "run it as root; `make demo` installs the programs that it needs".into(),
+        })
+    })
 }

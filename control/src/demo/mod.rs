@@ -1,10 +1,12 @@
-//! `shunt demo`: two hosts, two networks with the same addresses, one guest that changes from one to the other while
-//! it and its neighbours talk; then what was seen is judged.
+//! `shunt demo`, in two acts: two switches, two networks with the same addresses, one guest that changes from one to the other
+//! while it and its neighbours talk; then a cluster, whose pool gives a customer a machine that later changes networks. What
+//! was seen is judged.
 //!
-//! It drives the switch by its command line only, as a person would, and lives in a [`World`](crate::lab::World): it
+//! It drives switches and cluster by their command lines only, as a person would, and lives in a [`World`](crate::lab::World): it
 //! changes nothing on the machine and leaves nothing behind, however it ends.
 
 mod chatter;
+mod cluster;
 mod report;
 mod scenario;
 mod stream;
@@ -73,7 +75,18 @@ pub fn run(args: &DemoArgs, output: Format) -> ExitCode {
         Ok(client)
     });
     let narrator = report::Narrator::new(output == Format::Table);
-    let report = said.map_err(DemoError::from).and_then(|client| scenario::play(client, &narrator));
+    let report = said.map_err(DemoError::from).and_then(|client| {
+        let mut report = scenario::play(client, &narrator)?;
+        // Guests of a cluster have user ids of their own, which only root can give.
+        if rustix::process::geteuid().is_root() {
+            let (checks, operations) = cluster::play(&scenario::own_binary()?, &narrator)?;
+            report.checks.extend(checks);
+            report.operations.extend(operations);
+        } else {
+            narrator.headline("\nThe second act, a cluster with a warm pool, needs root and is left out.");
+        }
+        Ok(report)
+    });
     let report = match report {
         Ok(report) => report,
         Err(error) => return fail(output, &error),

@@ -39,20 +39,22 @@ pub(super) struct Check {
     pub(super) seen: String,
 }
 
-/// The change of network, with its times in milliseconds from the request.
+/// A change, with its times in milliseconds from the request.
 #[derive(Default)]
 pub(super) struct Operation {
+    /// `network_change` or `hand_over`.
+    pub(super) kind: &'static str,
     pub(super) lease_ms: Option<f64>,
     pub(super) first_packet_ms: Option<f64>,
     pub(super) ready_ms: Option<f64>,
     /// Each step and how long it took.
-    pub(super) steps: Vec<(&'static str, f64)>,
+    pub(super) steps: Vec<(String, f64)>,
 }
 
 /// The outcome.
 pub(super) struct Report {
     pub(super) checks: Vec<Check>,
-    pub(super) operation: Operation,
+    pub(super) operations: Vec<Operation>,
 }
 
 impl Report {
@@ -67,36 +69,13 @@ impl Report {
             .iter()
             .map(|check| json!({"name": check.name, "ok": check.ok, "seen": check.seen}))
             .collect();
-        let steps: Vec<Value> =
-            self.operation.steps.iter().map(|(name, ms)| json!({"name": name, "ms": round(*ms)})).collect();
-        let operation = json!({
-            "kind": "network_change",
-            "lease_ms": self.operation.lease_ms.map(round),
-            "first_packet_ms": self.operation.first_packet_ms.map(round),
-            "ready_ms": self.operation.ready_ms.map(round),
-            "steps": steps,
-        });
-        json!({"checks": checks, "operations": [operation]}).to_string()
+        let operations: Vec<Value> = self.operations.iter().map(Operation::json).collect();
+        json!({"checks": checks, "operations": operations}).to_string()
     }
 
     /// The same for eyes.
     pub(super) fn table(&self) -> String {
-        let mut text = String::from("\nThe change, step by step:\n");
-        for (name, ms) in &self.operation.steps {
-            let _ = writeln!(text, "{ms:>10.2} ms  {name}");
-        }
-        text.push_str("\nFrom the request on:\n");
-        let times = [
-            ("the switch had sent the new lease", self.operation.lease_ms),
-            ("first packet from the new address", self.operation.first_packet_ms),
-            ("the same program in the guest heard a new neighbour", self.operation.ready_ms),
-        ];
-        for (what, ms) in times {
-            match ms {
-                Some(ms) => drop(writeln!(text, "{ms:>10.2} ms  {what}")),
-                None => drop(writeln!(text, "{:>10} ms  {what}", "?")),
-            }
-        }
+        let mut text: String = self.operations.iter().map(Operation::table).collect();
         text.push_str("\nVerified:\n");
         for check in &self.checks {
             let mark = if check.ok { "ok    " } else { "FAILED" };
@@ -104,6 +83,40 @@ impl Report {
         }
         let held = self.checks.iter().filter(|check| check.ok).count();
         let _ = write!(text, "\n{held} of {} checks hold.", self.checks.len());
+        text
+    }
+}
+
+impl Operation {
+    fn json(&self) -> Value {
+        let steps: Vec<Value> =
+            self.steps.iter().map(|(name, ms)| json!({"name": name, "ms": round(*ms)})).collect();
+        json!({
+            "kind": self.kind,
+            "lease_ms": self.lease_ms.map(round),
+            "first_packet_ms": self.first_packet_ms.map(round),
+            "ready_ms": self.ready_ms.map(round),
+            "steps": steps,
+        })
+    }
+
+    fn table(&self) -> String {
+        let mut text = format!("\n{}, step by step:\n", self.kind);
+        for (name, ms) in &self.steps {
+            let _ = writeln!(text, "{ms:>10.2} ms  {name}");
+        }
+        text.push_str("  and after the request:\n");
+        let times = [
+            ("the switch had sent the new lease", self.lease_ms),
+            ("first packet from the new address", self.first_packet_ms),
+            ("ready: the guest says so, or hears a new neighbour", self.ready_ms),
+        ];
+        for (what, ms) in times {
+            match ms {
+                Some(ms) => drop(writeln!(text, "{ms:>10.2} ms  {what}")),
+                None => drop(writeln!(text, "{:>10} ms  {what}", "?")),
+            }
+        }
         text
     }
 }
@@ -118,9 +131,13 @@ mod tests {
 
     fn report(ok: bool) -> Report {
         let check = |ok| Check { name: "a", ok, seen: "b".to_owned() };
-        let operation =
-            Operation { lease_ms: Some(1.23456), steps: vec![("swap", 0.5)], ..Operation::default() };
-        Report { checks: vec![check(true), check(ok)], operation }
+        let operation = Operation {
+            kind: "network_change",
+            lease_ms: Some(1.23456),
+            steps: vec![("swap".to_owned(), 0.5)],
+            ..Operation::default()
+        };
+        Report { checks: vec![check(true), check(ok)], operations: vec![operation] }
     }
 
     #[test]

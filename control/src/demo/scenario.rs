@@ -138,7 +138,7 @@ pub(super) fn play(client: ClientKind, narrator: &Narrator) -> Result<Report, De
         ),
     });
     narrator.tell("all is judged");
-    Ok(Report { checks, operation })
+    Ok(Report { checks, operations: vec![operation] })
 }
 
 impl Stage {
@@ -236,22 +236,24 @@ impl Stage {
 
     /// Moves `web` from red to blue as a controller would: make, swap, break.
     fn change_network(&self, narrator: &Narrator) -> Result<(Operation, u64, u64), DemoError> {
-        let mut operation = Operation::default();
+        let mut operation = Operation { kind: "network_change", ..Operation::default() };
         let mac = self.mover().guest.mac()?;
         let (asked, asked_ns) = (Instant::now(), now_ns());
         self.b
             .say(&format!("directory set --network {BLUE} --ip {NEW} --mac {mac} --physical-ip 192.0.2.1"))?;
-        operation.steps.push(("make: host-b's directory learns web's new address", ms(asked.elapsed())));
+        operation
+            .steps
+            .push(("make: host-b's directory learns web's new address".to_owned(), ms(asked.elapsed())));
         let step = Instant::now();
         let answer = self.a.say(&format!("port move web --network {BLUE} --ip {NEW}"))?;
         let acknowledged_ns = now_ns();
-        operation.steps.push(("port move, from command to acknowledgement", ms(step.elapsed())));
+        operation.steps.push(("port move, from command to acknowledgement".to_owned(), ms(step.elapsed())));
         for (name, member) in
             [("of it: built and swapped", "swap_ns"), ("of it: settled at all workers", "settled_ns")]
         {
             let missing = || DemoError::Answer { verb: "port move", member };
             let ns = answer.get(member).and_then(serde_json::Value::as_f64).ok_or_else(missing)?;
-            operation.steps.push((name, ns / 1e6));
+            operation.steps.push((name.to_owned(), ns / 1e6));
         }
         narrator.tell("web's port was moved from red to blue, its link bounced");
         self.mover().guest.wait_for_address(NEW, PATIENCE)?;
@@ -261,7 +263,9 @@ impl Stage {
         operation.ready_ms = Some(ms(Duration::from_nanos(near.min(far).saturating_sub(asked_ns))));
         let step = Instant::now();
         self.b.say(&format!("directory remove --network {RED} --ip {OLD}"))?;
-        operation.steps.push(("break: host-b's directory forgets web's old address", ms(step.elapsed())));
+        operation
+            .steps
+            .push(("break: host-b's directory forgets web's old address".to_owned(), ms(step.elapsed())));
         narrator.tell("web hears blue-near and blue-far; its old address is forgotten");
         let shown = self.a.say("port show web")?;
         let time = |name: &str| shown.get("last_change")?.get(name)?.as_f64();
@@ -303,7 +307,7 @@ impl Stage {
 }
 
 /// The demonstration's players are this program too.
-fn own_binary() -> Result<PathBuf, DemoError> {
+pub(super) fn own_binary() -> Result<PathBuf, DemoError> {
     env::current_exe().map_err(|source| DemoError::Io { act: "cannot find the program itself", source })
 }
 

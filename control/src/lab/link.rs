@@ -43,3 +43,14 @@ pub fn enter_netns(world: &World, netns: &str) -> Result<(), LabError> {
     move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
         .map_err(|errno| LabError::file("enter", &path)(errno.into()))
 }
+
+/// Moves the calling thread into the world's own network, where its loopback is.
+///
+/// # Errors
+/// `File` when there is no right to enter it.
+pub fn enter_world(world: &World) -> Result<(), LabError> {
+    let path = std::path::PathBuf::from(format!("/proc/{}/ns/net", world.anchor()));
+    let file = File::open(&path).map_err(LabError::file("open", &path))?;
+    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+        .map_err(|errno| LabError::file("enter", &path)(errno.into()))
+}

@@ -28,7 +28,7 @@ pub use dhcp::{ClientKind, DhcpClient, LeaseEvent};
 pub use error::LabError;
 pub use guest::{CarrierWatch, Guest};
 pub use host::{FABRIC, Host, make_fabric};
-pub use link::{enter_netns, set_checksum_offload};
+pub use link::{enter_netns, enter_world, set_checksum_offload};
 pub use pcap::{Record, read_pcap};
 pub use peer::KernelPeer;
 pub use process::Process;

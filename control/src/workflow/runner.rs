@@ -17,10 +17,12 @@ use super::world::World;
 use crate::model::{JourneyKind, Operation, OperationId, TenantId, VmId};
 use crate::store::lease::{self, Acquired, LeaseError};
 use crate::store::rows::{self, Row, Versioned};
-use crate::store::{CommitError, Draft, Key, KeyError};
+use crate::store::{CommitError, Draft, Key, KeyError, Prefix};
 
 /// How long a controller may be silent before others take its operations.
 const LEASE: Duration = Duration::from_secs(15);
+/// So many idempotency keys are looked at in one go.
+const LOOKED_AT: usize = 50;
 /// How many tries a wish has against others that ask for the same.
 const TRIES: usize = 16;
 
@@ -190,6 +192,29 @@ impl Runner {
             Err(error) if error.is_conflict() => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Forgets idempotency keys that are older than `age`: some of them, from behind `after` on. Returns where to go on.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn forget_keys(&self, after: Option<Key>, age: Duration) -> Result<Option<Key>, StepError> {
+        let (store, now) = (self.world.store(), self.world.now());
+        let prefix = Prefix::of(["idempotency"])?;
+        let page = rows::list::<Submitted>(store, &prefix, after.as_ref(), LOOKED_AT).await?;
+        let mut draft = Draft::new();
+        for row in &page.rows {
+            if now.duration_since(row.row.at).unsigned_abs() > age {
+                draft.require(&row.key, row.revision).delete(&row.key);
+            }
+        }
+        if !draft.writes_nothing() {
+            match store.commit(draft.finish()?).await {
+                Err(error) if !error.is_conflict() => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(page.rows.last().filter(|_| page.more).map(|row| row.key.clone()))
     }
 
     /// Says that this controller lives; to be called more often than every [`LEASE`].

@@ -20,7 +20,7 @@ use crate::network;
 use crate::pool;
 use crate::pool::forecast::{Demand, Sizer};
 use crate::store::rows::{self, Versioned};
-use crate::store::{Change, Draft, Watch, WatchItem};
+use crate::store::{Change, Draft, Key, Watch, WatchItem};
 
 /// How often a round is made when nothing changes.
 pub const EVERY: Duration = Duration::from_secs(1);
@@ -37,6 +37,8 @@ pub struct Tender {
     pools: HashMap<PoolId, PoolWatch>,
     /// New operations since the last round; absent before the first and when some were missed.
     news: Option<Watch>,
+    /// Up to where idempotency keys have been looked at.
+    keys: Option<Key>,
 }
 
 struct PoolWatch {
@@ -65,7 +67,7 @@ impl Tender {
     /// A tender that has seen nothing yet.
     #[must_use]
     pub fn new(runner: Runner) -> Self {
-        Self { runner, pools: HashMap::new(), news: None }
+        Self { runner, pools: HashMap::new(), news: None, keys: None }
     }
 
     /// One round.
@@ -85,6 +87,7 @@ impl Tender {
         self.count_demand().await?;
         round.filling = self.fill(&machines).await?;
         self.forget_old().await?;
+        self.keys = self.runner.forget_keys(self.keys.take(), REMEMBERED).await?;
         Ok(round)
     }
 

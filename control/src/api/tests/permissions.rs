@@ -59,6 +59,7 @@ fn table() -> Vec<(&'static str, &'static str, For, Value)> {
         ("post", "/v1/disks/{disk}/attach", Owner, json!({"vm": "web-1"})),
         ("post", "/v1/disks/{disk}/detach", Owner, none()),
         ("get", "/v1/hosts", Admins, none()),
+        ("post", "/v1/hosts/tokens", Admins, json!({"name": "host-9"})),
         ("get", "/v1/hosts/{host}", Admins, none()),
         ("patch", "/v1/hosts/{host}", Admins, json!({"state": "cordoned"})),
         ("get", "/v1/operations", All, none()),
