@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use attacks::{End, Format, Means};
 use control::clap;
+use control::controller::ControllerConfig;
 use control::host::HostFile;
 use dataplane::ctl::Request;
 use dataplane::ctl::metrics::METRICS;
@@ -84,6 +85,20 @@ switch = \"/run/shunt/vswitch.sock\"
 metadata = \"/run/shunt/metadata.sock\"
 hypervisors = [\"netns\"]
 ";
+
+#[test]
+fn controller() {
+    let example = "[limits]\nguest_seconds = 30\n";
+    ControllerConfig::parse(example, Path::new("controller.toml")).unwrap();
+    let mut text = format!(
+        "# `controller.toml`\n\n{MADE}\nThe controller reads it once, at start. Every key has a default; unknown keys are refused, and errors \
+         name file and line. Keys with a dot stand in a table: `[limits]`.\n\n| key | value | default | what it does |\n|---|---|---|---|\n"
+    );
+    for key in control::controller::KEYS {
+        text.push_str(&format!("| `{}` | {} | `{}` | {} |\n", key.name, key.kind, key.default, key.sentence));
+    }
+    page("controller.md", &text);
+}
 
 #[test]
 fn host() {

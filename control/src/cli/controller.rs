@@ -40,7 +40,7 @@ enum Verb {
 Example: shunt controller run --config /etc/shunt/controller.toml"
 )]
 struct Run {
-    /// The configuration, TOML; docs/reference/config.md lists its keys
+    /// The configuration, TOML; docs/reference/controller.md lists its keys
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 }

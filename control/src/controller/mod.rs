@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use config::{ControllerConfig, DEFAULT_STATE_DIR, LimitsConfig};
+pub use config::{ControllerConfig, DEFAULT_STATE_DIR, KEYS, LimitsConfig};
 
 use crate::api::JoinTokens;
 use crate::fleet::enrolment::TokenRow;
