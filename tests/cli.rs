@@ -156,7 +156,12 @@ fn what_the_switch_refuses_exits_with_1_and_changes_nothing() {
             "/30",
         ),
         ("network remove 300", "network 300", "network 300 does not exist", "network list"),
-        ("network remove 200", "network 100, route 10.9.0.0/16", "network 200 does not exist", "add"),
+        (
+            "network remove 200",
+            "network 100, route 10.9.0.0/16",
+            "network 200 cannot go: network 100 has a route to 10.9.0.0/16 into it",
+            "route remove --network 100 10.9.0.0/16",
+        ),
         (
             "route add --network 100 10.9.0.0/16 --via drop",
             "network 100, route 10.9.0.0/16",
