@@ -29,8 +29,9 @@ pub(super) fn play(binary: &Path, narrator: &Narrator) -> Result<(Vec<Check>, Ve
     narrator.tell("the controller and two hosts are connected");
     let play = Play { stage };
     play.set(narrator)?;
-    let waiting = play.waiting()?;
     let peers = play.peers(narrator)?;
+    // Peers took some of the first eight, and others took their places.
+    let waiting = play.waiting()?;
     let mut checks = Vec::new();
 
     let asked = play.ask(
