@@ -243,7 +243,13 @@ fn a_placeholder_waits_and_a_bounce_makes_it_the_owners() {
     house.link(4, true);
     let ready = house.service.news();
     assert_eq!((ready.generation, ready.phase, ready.detail), (7, Phase::Ready, None));
-    let done = house.diary.take();
+    let mut done = house.diary.take();
+    // The new configuration may be heard of, and applied, before the link's return is.
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !done.iter().any(|act| act == "renew") && std::time::Instant::now() < end {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        done.extend(house.diary.take());
+    }
     let lease_acts: Vec<_> = done.iter().filter(|act| ["release", "renew"].contains(&act.as_str())).collect();
     assert_eq!(lease_acts, ["release", "renew"]);
     let applied: Vec<_> = done.iter().filter(|act| !["release", "renew"].contains(&act.as_str())).collect();

@@ -99,12 +99,12 @@ impl Switch {
         })?;
         loaded?;
         directory.extend(entries)?;
-        tracing::info!("{}", directory.engine().sentence());
         let underlay = udp::Config {
             local: config.underlay.physical_ips.clone(),
             port: config.underlay.encapsulation.udp_port(),
         };
         udp::probe(opener.as_ref(), &underlay)?;
+        tracing::info!("{}", directory.engine().sentence());
         let underlay_config = Arc::new(config.underlay.clone());
         // One thread more that counts, and that reads the snapshot.
         let threads = workers + usize::from(config.metadata.is_some());
