@@ -388,6 +388,13 @@ fn next_of(dice: &mut Dice<'_>, flow: &mut Flow, udp_trains: bool, whim: u8) -> 
         let at = transport + if flow.tcp { 16 } else { 6 };
         frame[at..at + 2].copy_from_slice(&pseudo.to_be_bytes());
     }
+    if !is_right {
+        // By chance it may be what such a tunnel leaves.
+        let (from, to, _) = addresses(&frame);
+        let pseudo = sum::with_pseudo(from, to, protocol, &vec![0; made.at[2] - transport]);
+        let at = transport + if flow.tcp { 16 } else { 6 };
+        made.checksum_is_right |= frame[at..at + 2] == pseudo.to_be_bytes();
+    }
     frame.extend(vec![0xee; padding]);
     made.frame = frame;
     flow.id = flow.id.wrapping_add(1);

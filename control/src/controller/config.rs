@@ -175,7 +175,7 @@ impl ControllerConfig {
         toml::from_str(text).map_err(|error| {
             let line = error
                 .span()
-                .map(|span| text.get(..span.start).map_or(1, |before| before.lines().count().max(1)));
+                .map(|span| text.get(..span.start).map_or(1, |before| before.matches('\n').count() + 1));
             let place = line.map_or(place.clone(), |line| format!("{place}:{line}"));
             Problem::new(error.message().to_owned(), place, "docs/reference/controller.md lists the keys")
         })
