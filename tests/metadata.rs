@@ -136,15 +136,23 @@ fn within<T: Send + 'static>(
 }
 
 fn dial(to: &str) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&to.parse::<SocketAddr>().unwrap(), PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    dial_within(to, PATIENCE)
+}
+
+fn dial_within(to: &str, patience: Duration) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&to.parse::<SocketAddr>().unwrap(), patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     Ok(stream)
 }
 
 /// Asks, in the calling thread's namespace; gives the answer's body.
 fn ask(to: &str, path: &str, body: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = dial(to)?;
+    ask_within(to, path, body, PATIENCE)
+}
+
+fn ask_within(to: &str, path: &str, body: &[u8], patience: Duration) -> io::Result<Vec<u8>> {
+    let mut stream = dial_within(to, patience)?;
     write!(stream, "POST {path} HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len())?;
     stream.write_all(body)?;
     let mut answer = Vec::new();
@@ -155,7 +163,10 @@ fn ask(to: &str, path: &str, body: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 fn who(to: &str) -> io::Result<Preamble> {
-    let body = ask(to, "/who", b"")?;
+    ask(to, "/who", b"").and_then(whose)
+}
+
+fn whose(body: Vec<u8>) -> io::Result<Preamble> {
     serde_json::from_slice(&body).map_err(|error| io::Error::new(io::ErrorKind::UnexpectedEof, error))
 }
 
@@ -285,8 +296,11 @@ fn label_and_network_change_in_one_step_under_a_guest_that_keeps_asking() {
             let (stop, seen) = (stop.clone(), seen.clone());
             within(&street.scene.world, "eve", move || {
                 while !stop.load(Ordering::Acquire) {
-                    // A request that a move has cut is lost; which one, is the network's business.
-                    if let Ok(answer) = who(METADATA) {
+                    // A request that a move has cut is lost; which one, is the network's business. One that was begun from an
+                    // address that the port no longer has is heard of no more, so nobody waits for it.
+                    if let Ok(answer) =
+                        ask_within(METADATA, "/who", b"", Duration::from_secs(1)).and_then(whose)
+                    {
                         seen.lock().unwrap().push(answer);
                     }
                 }

@@ -49,7 +49,7 @@ fn check_accepted(config: &SwitchConfig) {
 
 /// The configuration as somebody would write it who leaves nothing to defaults.
 fn written(config: &SwitchConfig) -> String {
-    let SwitchConfig { state_dir, socket, metrics, underlay, workers, keep_seconds } = config;
+    let SwitchConfig { state_dir, socket, metrics, underlay, workers, keep_seconds, metadata } = config;
     let quoted = |text: &str| {
         let escaped = text.chars().map(|letter| match letter {
             '"' | '\\' => format!("\\{letter}"),
@@ -60,6 +60,7 @@ fn written(config: &SwitchConfig) -> String {
         format!("\"{}\"", escaped.collect::<String>())
     };
     let path = |path: &Path| quoted(path.to_str().expect("TOML is UTF-8"));
+    let metadata = metadata.as_ref().map_or(String::new(), |at| format!("metadata = {}\n", path(at)));
     let metrics = metrics.map_or(String::new(), |metrics| format!("metrics = \"{metrics}\"\n"));
     let ips: Vec<_> = underlay.physical_ips.iter().map(|ip| format!("\"{ip}\"")).collect();
     let encapsulation = match underlay.encapsulation {
@@ -72,7 +73,7 @@ fn written(config: &SwitchConfig) -> String {
         Poll::Sleep => "sleep",
     };
     format!(
-        "state_dir = {}\nsocket = {}\nkeep_seconds = {keep_seconds}\n{metrics}[underlay]\nphysical_ip = [{}]\nencapsulation = \"{encapsulation}\"\n\
+        "state_dir = {}\nsocket = {}\nkeep_seconds = {keep_seconds}\n{metrics}{metadata}[underlay]\nphysical_ip = [{}]\nencapsulation = \"{encapsulation}\"\n\
          mtu = {}\n[workers]\ncount = {}\ncpus = {:?}\npoll = \"{poll}\"\n",
         path(state_dir),
         path(socket),

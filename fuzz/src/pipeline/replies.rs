@@ -41,7 +41,7 @@ pub(super) fn check(host: &Host, asker: &Port, trap: Trap, outcome: &Outcome) {
         Trap::DhcpOffer | Trap::DhcpAck | Trap::DhcpNak | Trap::DhcpInform => {
             check_dhcp(asker, trap, outcome, &answer);
         }
-        Trap::Echo | Trap::AddressProbe | Trap::DhcpRelease | Trap::DhcpDecline => {
+        Trap::Echo | Trap::AddressProbe | Trap::DhcpRelease | Trap::DhcpDecline | Trap::Metadata => {
             panic!("{} is not answered", trap.name());
         }
     }
