@@ -17,6 +17,7 @@
 use super::Full;
 use super::key::{Key, WORDS};
 use super::state::{Rank, State};
+use crate::directory::prefetch;
 use crate::sync::{AtomicU64, Ordering, fence, zeroed};
 use crate::types::{Generation, Nanos};
 
@@ -162,18 +163,17 @@ impl Slots {
         })
     }
 
-    /// Asks for the state words of the sets that a key of this hash may stand in first. What is answered means nothing, but
-    /// has to be used.
+    /// Asks for the state words of the set that a key of this hash stands in, unless that was full.
     #[inline]
-    pub(super) fn touch_states(&self, hash: u64) -> u64 {
-        let first = self.sets(hash).next().and_then(|set| self.word(set));
-        first.map_or(0, |cell| cell.load(Ordering::Relaxed))
+    pub(super) fn prefetch_states(&self, hash: u64) {
+        if let Some(cell) = self.sets(hash).next().and_then(|set| self.word(set)) {
+            prefetch(cell);
+        }
     }
 
-    /// The first slot with the tag of this hash, if there is one, and something that stands in its entry, for the same
-    /// purpose as in [`Slots::touch_states`].
+    /// The first slot with the tag of this hash, if there is one: its entry is asked for.
     #[inline]
-    pub(super) fn candidate(&self, hash: u64) -> Option<(usize, u64)> {
+    pub(super) fn candidate(&self, hash: u64) -> Option<usize> {
         let tag = tag(hash);
         self.sets(hash).find_map(|set| {
             let states: &[AtomicU64; WAYS] = self.words.get(self.states + set..)?.first_chunk()?;
@@ -184,7 +184,8 @@ impl Slots {
             }
             let at = set + candidates.trailing_zeros() as usize;
             let [epoch, ..] = self.entry(at).filter(|_| candidates != 0)?;
-            Some((at, epoch.load(Ordering::Relaxed)))
+            prefetch(epoch);
+            Some(at)
         })
     }
 

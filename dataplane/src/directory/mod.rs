@@ -56,6 +56,7 @@ use arrayvec::ArrayVec;
 #[cfg(feature = "io")]
 use self::library::Library;
 use self::segment::Start;
+pub(crate) use self::slot::prefetch;
 use self::table::{HOSTS, Hasher, Key, Table};
 use self::write::{Books, SPLIT_BUCKETS};
 use crate::publish::{Publisher, Reader};

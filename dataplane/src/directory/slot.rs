@@ -287,18 +287,18 @@ pub(super) fn is_lock_free() -> bool {
     return true;
 }
 
-/// Asks for a bucket's cache line, to be read soon.
+/// Asks for the cache line that a value begins in, which is to be read soon.
 #[inline]
-pub(super) fn prefetch(bucket: &Bucket) {
+pub(crate) fn prefetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch reads nothing as far as the program can tell, for any address, and this one is a live
     // reference; SSE is part of x86-64.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(bucket).cast());
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = bucket;
+    let _ = value;
 }
 
 #[cfg(test)]
