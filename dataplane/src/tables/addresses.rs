@@ -105,10 +105,19 @@ const FEWEST_SLOTS: usize = 8;
 #[derive(Debug, Clone)]
 struct Slots {
     slots: Box<[(Ipv4Addr, PortId)]>,
+    /// A bit for each address that is here, and for some that were: most packets are for stations of other hosts, and one bit
+    /// says so without a branch that cannot be foretold.
+    seen: Box<[u64]>,
     used: usize,
-    /// Leaves as many of a hash's 32 bits as number the slots.
+    /// How many have been removed since `seen` was made.
+    removed: usize,
+    /// Leaves as many of a hash's bits as number the slots.
     shift: u32,
 }
+
+/// Bits of `seen` for each slot, as a power of two: of addresses that are not here at most one in 32 finds its bit set, or one
+/// in 16 when as many were removed as are left.
+const BITS_PER_SLOT_LOG: u32 = 4;
 
 impl Default for Slots {
     fn default() -> Self {
@@ -127,11 +136,27 @@ impl PartialEq for Slots {
 impl Slots {
     /// `slots` is a power of two, and not one.
     fn with_slots(slots: usize) -> Self {
-        Self { slots: vec![EMPTY; slots].into_boxed_slice(), used: 0, shift: 32 - slots.ilog2() }
+        let words = (slots << BITS_PER_SLOT_LOG) / 64;
+        Self {
+            slots: vec![EMPTY; slots].into_boxed_slice(),
+            seen: vec![0; words].into_boxed_slice(),
+            used: 0,
+            removed: 0,
+            shift: 64 - slots.ilog2(),
+        }
     }
 
     #[inline(always)]
     fn get(&self, ip: Ipv4Addr) -> Option<PortId> {
+        let (word, bit) = self.bit(ip);
+        if self.seen.get(word).is_some_and(|word| word & bit == 0) {
+            return None;
+        }
+        self.search(ip)
+    }
+
+    #[inline(never)]
+    fn search(&self, ip: Ipv4Addr) -> Option<PortId> {
         let mut at = self.home(ip);
         // Ends at an empty slot, of which there is always one.
         while let Some(&(other, port)) = self.slots.get(at & (self.slots.len() - 1)) {
@@ -160,6 +185,7 @@ impl Slots {
             if slot.0 == ip || slot.0 == NOBODY {
                 let (owner, before) = std::mem::replace(slot, (ip, port));
                 self.used += usize::from(owner == NOBODY && ip != NOBODY);
+                self.see(ip);
                 return (owner != NOBODY).then_some(before);
             }
             at += 1;
@@ -184,17 +210,49 @@ impl Slots {
             at += 1;
             let (ip, port) = std::mem::replace(&mut self.slots[at & mask], EMPTY);
             if ip == NOBODY {
-                return;
+                break;
             }
             self.used -= 1;
             self.insert(ip, port);
         }
+        self.forget();
     }
 
-    /// The high bits of a product (Fibonacci hashing), which spreads neighbours as well as strangers.
+    /// Makes `seen` anew when most of it may be about addresses that have gone.
+    fn forget(&mut self) {
+        self.removed += 1;
+        if self.removed <= self.used {
+            return;
+        }
+        self.removed = 0;
+        self.seen.fill(0);
+        for at in 0..self.slots.len() {
+            self.see(self.slots[at].0);
+        }
+    }
+
+    fn see(&mut self, ip: Ipv4Addr) {
+        let (word, bit) = self.bit(ip);
+        self.seen[word] |= bit;
+    }
+
+    #[inline]
+    fn bit(&self, ip: Ipv4Addr) -> (usize, u64) {
+        let number = self.place(ip, BITS_PER_SLOT_LOG);
+        (number / 64, 1 << (number % 64))
+    }
+
     #[inline]
     fn home(&self, ip: Ipv4Addr) -> usize {
-        (ip.to_bits().wrapping_mul(0x9e37_79b9) >> self.shift) as usize
+        self.place(ip, 0)
+    }
+
+    /// One of as many places as there are slots, or `finer` powers of two more: the high bits of a product (Fibonacci
+    /// hashing), which spread neighbours as well as strangers.
+    #[inline]
+    fn place(&self, ip: Ipv4Addr, finer: u32) -> usize {
+        let hash = u64::from(ip.to_bits()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        usize::try_from(hash >> (self.shift - finer)).unwrap_or_default()
     }
 }
 
