@@ -94,6 +94,13 @@ impl Key {
         self.0
     }
 
+    /// True if only the first two words are not always zero.
+    #[inline]
+    pub(super) const fn is_v4(&self) -> bool {
+        let [first, ..] = self.0;
+        first & 1 == 0
+    }
+
     /// Where to look for it. `secret` is the process's own: guests choose keys.
     #[inline]
     pub(super) fn hash(&self, secret: u64) -> u64 {
@@ -101,7 +108,7 @@ impl Key {
         // No word meets a multiplier that its sender could know, or he could make it zero.
         let (one, two) = (secret ^ 0x9e37_79b9_7f4a_7c15, secret.rotate_left(23) ^ 0x1319_8a2e_0370_7344);
         let state = fold(a ^ one, b ^ two);
-        let state = if a & 1 == 0 { state } else { fold(fold(state ^ c, d ^ two), e ^ one) };
+        let state = if self.is_v4() { state } else { fold(fold(state ^ c, d ^ two), e ^ one) };
         fold(state, two)
     }
 }

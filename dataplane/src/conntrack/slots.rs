@@ -41,9 +41,10 @@ impl Tick {
     }
 
     #[inline]
-    const fn after(self, state: State) -> Self {
+    fn after(self, state: State) -> Self {
         // At least one whole tick: none would expire at once.
-        Self(self.0.saturating_add(ticks(state.timeout_seconds()) + 1))
+        let [.., last] = TIMEOUTS;
+        Self(self.0.saturating_add(*TIMEOUTS.get(state as usize).unwrap_or(&last)))
     }
 }
 
@@ -52,6 +53,17 @@ const fn ticks(seconds: u64) -> u32 {
     let [a, b, c, d, ..] = ((seconds * 1_000_000_000) >> 28).to_le_bytes();
     u32::from_le_bytes([a, b, c, d])
 }
+
+/// The timeouts by the states' numbers, in ticks.
+const TIMEOUTS: [u32; 16] = {
+    let mut timeouts = [1; 16];
+    let mut left: &[State] = &State::ALL;
+    while let [state, rest @ ..] = left {
+        timeouts[*state as usize] = ticks(state.timeout_seconds()) + 1;
+        left = rest;
+    }
+    timeouts
+};
 
 /// A state word: expiry 32, version 16, tag 11, origin 1, state 4 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,7 +212,15 @@ impl Slots {
         let word = Word(cell.load(Ordering::Acquire));
         let state = word.state().filter(|_| word.expires() > now)?;
         let [epoch, stored @ ..] = self.entry(at)?;
-        let is_it = stored.iter().zip(key.words()).all(|(cell, word)| cell.load(Ordering::Relaxed) == word);
+        let words = key.words();
+        let differ = |(cell, word): (&AtomicU64, u64)| cell.load(Ordering::Relaxed) ^ word;
+        let [first @ .., _, _, _] = stored;
+        let mut difference = first.iter().zip(words).map(differ).fold(0, |all, one| all | one);
+        // The first word tells the family, and over IPv4 the last three are zero.
+        if !key.is_v4() {
+            difference |= stored.iter().zip(words).map(differ).fold(0, |all, one| all | one);
+        }
+        let is_it = difference == 0;
         let epoch = Generation(epoch.load(Ordering::Relaxed));
         // Pairs with the fence of a writer that took the slot meanwhile.
         fence(Ordering::Acquire);

@@ -65,7 +65,7 @@ pub enum Rank {
 }
 
 impl State {
-    const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::SynSent,
         Self::SynReceived,
         Self::Established,

@@ -97,13 +97,15 @@ impl<'a> Sender<'a> {
     // This pass and the last one are functions of their own: together they would need more registers than there are.
     #[inline(never)]
     fn judge_all(&self, packets: &mut [Packet<'_>], verdicts: &mut [Verdict], questions: &mut Questions<'a>) {
-        let guesses = rules::look_ahead(self.port, packets);
-        let guessed = packets.iter_mut().zip(guesses);
-        for (number, ((packet, guess), verdict)) in guessed.zip(verdicts).enumerate() {
-            // The same walk either way: in its copy for plain frames the compiler knows most answers.
-            match Headers::parse_plain(packet.frame()) {
-                Some(headers) => note(self.judge(number, packet, &headers, guess), verdict, questions),
-                None => note(self.judge_any(number, packet), verdict, questions),
+        let mut rest = verdicts.iter_mut().enumerate();
+        for packets in packets.chunks_mut(rules::AHEAD) {
+            let guesses = rules::look_ahead(self.port, packets);
+            for ((packet, guess), (number, verdict)) in packets.iter_mut().zip(guesses).zip(&mut rest) {
+                // The same walk either way: in its copy for plain frames the compiler knows most answers.
+                match Headers::parse_plain(packet.frame()) {
+                    Some(headers) => note(self.judge(number, packet, &headers, guess), verdict, questions),
+                    None => note(self.judge_any(number, packet), verdict, questions),
+                }
             }
         }
     }

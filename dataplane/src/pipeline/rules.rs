@@ -16,7 +16,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{BATCH, Context};
+use super::Context;
 use crate::conntrack::{Connections, Ends, Guess, Key, Known, Segment, State};
 use crate::desired::{Action, Direction};
 use crate::drops::DropReason;
@@ -42,12 +42,16 @@ pub(super) fn judge(
     }
 }
 
-/// Looks ahead at a port's outgoing batch: guesses where the connections of plain TCP and UDP packets over IPv4 stand, frame
+/// How many packets are looked ahead at together: as many cache lines as a core waits for at a time. More of them push each
+/// other out again.
+pub(super) const AHEAD: usize = 16;
+
+/// Looks ahead at up to [`AHEAD`] packets of a port's outgoing batch: guesses where the connections of plain TCP and UDP packets over IPv4 stand, frame
 /// by frame, for [`judge`]. Nothing that it reads was checked, and nothing but time depends on it.
 #[inline]
-pub(super) fn look_ahead(port: &Port, packets: &[Packet<'_>]) -> [Guess; BATCH] {
+pub(super) fn look_ahead(port: &Port, packets: &[Packet<'_>]) -> [Guess; AHEAD] {
     match &port.guard {
-        None => [Guess::NONE; BATCH],
+        None => [Guess::NONE; AHEAD],
         Some(guard) => guard.connections.guess(packets.iter().map(|packet| plain_key(packet.frame()))),
     }
 }
@@ -113,14 +117,19 @@ impl Case<'_> {
             return Err(DropReason::FragmentUnmatched);
         }
         match self.sort(ends) {
-            Sort::Flow(key) => self.judge_flow(&key, self.segment())?,
+            Sort::Flow(key) => self.judge_any_flow(&key, self.segment())?,
             Sort::ErrorAbout(Some(key)) if self.is_admitted(&key) => {}
             Sort::ErrorAbout(_) | Sort::Single => self.ask(self.direction)?,
         }
         if self.headers.fragment == Fragment::First { self.expect_pieces(ends) } else { Ok(()) }
     }
 
-    #[inline]
+    #[inline(never)]
+    fn judge_any_flow(&self, key: &Key, segment: Segment) -> Result<(), DropReason> {
+        self.judge_flow(key, segment)
+    }
+
+    #[inline(always)]
     fn judge_flow(&self, key: &Key, segment: Segment) -> Result<(), DropReason> {
         let connections = self.connections();
         let now = self.context.now;
