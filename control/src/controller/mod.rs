@@ -4,6 +4,7 @@
 
 mod config;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::network;
 use crate::reconcile::{Feeder, Hearing, StoredEnrolment, expiry, follow_progress};
 use crate::store::{RedbStore, Store};
 use crate::tenant;
+use crate::workflow::fail_point::DIRECTORY_VARIABLE;
 use crate::workflow::tend::{EVERY, Tender};
 use crate::workflow::{Limits, Runner, World};
 
@@ -76,7 +78,11 @@ impl Controller {
             .map_err(|error| trouble("write the platform's networks", "store", error))?;
         let hosts =
             listener.local_addr().map_or_else(|_| config.hosts.to_string(), |address| address.to_string());
-        let world = World::new(Arc::clone(&store), config.name.as_str(), Limits::from(&config.limits));
+        let mut world = World::new(Arc::clone(&store), config.name.as_str(), Limits::from(&config.limits));
+        if let Some(directory) = fail_points() {
+            tracing::warn!(directory = %directory.display(), "operations wait wherever a file there says so");
+            world = world.with_fail_points_in(directory);
+        }
         let runner = Runner::new(world);
         let (desired, directory) = (Arc::<DesiredBoard>::default(), Arc::<DirectoryBoard>::default());
         let enrolment = Arc::new(StoredEnrolment::new(Arc::clone(&store)));
@@ -214,6 +220,11 @@ impl JoinTokens for Joining {
         let token = JoinToken { authority, secret, addresses: vec![self.hosts.clone()] };
         Ok(token.reveal())
     }
+}
+
+/// Where tests say at which steps a controller shall wait: in a build for debugging alone.
+fn fail_points() -> Option<PathBuf> {
+    std::env::var_os(DIRECTORY_VARIABLE).filter(|_| cfg!(debug_assertions)).map(PathBuf::from)
 }
 
 async fn pause(stop: &CancellationToken) {

@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::lab::{
     CliFailure, Host, LabError, Process, Switch, SwitchOptions, World, make_fabric, wait_until,
 };
+use crate::workflow::fail_point::DIRECTORY_VARIABLE;
 
 /// Where the controller serves its API, inside.
 pub const API: &str = "127.0.0.1:9480";
@@ -23,6 +24,8 @@ const HOSTS: &str = "127.0.0.1:9481";
 /// For what takes milliseconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 const CONTROLLER_DIR: &str = "/run/lab/controller";
+/// Where tests put files that have the controller wait at a step; docs/JOURNEYS.md.
+const FAIL_POINTS: &str = "/run/lab/controller/fail-points";
 
 /// A cluster.
 pub struct Stage {
@@ -58,7 +61,7 @@ impl Stage {
             token: String::new(),
             world,
         };
-        stage.world.run(None, "mkdir", &["-p", CONTROLLER_DIR])?;
+        stage.world.run(None, "mkdir", &["-p", FAIL_POINTS])?;
         let config = format!(
             "state_dir = \"{CONTROLLER_DIR}/state\"\napi = \"{API}\"\nhosts = \"{HOSTS}\"\n[limits]\nguest_seconds = 20\n"
         );
@@ -116,7 +119,9 @@ impl Stage {
     pub fn start_controller(&mut self) -> Result<(), LabError> {
         let binary = self.binary.display().to_string();
         let config = format!("{CONTROLLER_DIR}/controller.toml");
-        let mut process = self.world.spawn(None, &binary, &["controller", "run", "--config", &config])?;
+        let fail_points = format!("{DIRECTORY_VARIABLE}={FAIL_POINTS}");
+        let arguments = [&fail_points, &binary, "controller", "run", "--config", &config];
+        let mut process = self.world.spawn(None, "env", &arguments)?;
         let token = self.world.outside(format!("{CONTROLLER_DIR}/state/admin.token"));
         wait_until("the controller to be ready", PATIENCE, || {
             if let Some(status) = process.ended() {
@@ -131,6 +136,19 @@ impl Stage {
         .map(|text| text.trim().clone_into(&mut self.token))?;
         self.controller = Some(process);
         Ok(())
+    }
+
+    /// Where files have the controller wait at a step, as [`FailPoint::file`](crate::workflow::FailPoint::file) names them;
+    /// nowhere in a build without debug assertions.
+    #[must_use]
+    pub fn fail_points(&self) -> PathBuf {
+        self.world.outside(FAIL_POINTS)
+    }
+
+    /// The controller's store, to be looked into while no controller runs.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.world.outside(format!("{CONTROLLER_DIR}/state/store.redb"))
     }
 
     /// Kills the controller as a crash would.

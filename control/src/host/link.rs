@@ -48,6 +48,8 @@ pub(super) struct Link {
     member: Membership,
     inventory: Inventory,
     pace: Pace,
+    /// When the present stream was opened.
+    attached: Option<Instant>,
 }
 
 /// Why a stream has ended.
@@ -79,7 +81,7 @@ impl Link {
         pace: Pace,
     ) -> Result<Self, MembershipError> {
         let member = Membership::load(state_dir, controllers)?;
-        Ok(Self { state_dir: state_dir.into(), member, inventory, pace })
+        Ok(Self { state_dir: state_dir.into(), member, inventory, pace, attached: None })
     }
 
     /// Keeps the link up for ever.
@@ -95,7 +97,7 @@ impl Link {
         loop {
             let token = CancellationToken::new();
             *session.lock().unwrap_or_else(PoisonError::into_inner) = token.clone();
-            let begun = Instant::now();
+            self.attached = None;
             let end = self.attach(&shop, &directories, &errands, &token).await;
             // Updates of this stream that still wait are not for the next one.
             token.cancel();
@@ -109,9 +111,11 @@ impl Link {
             if matches!(end, End::Renewed | End::Anew) {
                 continue;
             }
-            if begun.elapsed() > PAUSES.1 {
-                (failures, last) = (0, String::new());
+            let held = self.attached.map(|at| at.elapsed());
+            if held.is_some_and(|held| held > PAUSES.1) {
+                last = String::new();
             }
+            failures = failures_since(failures, held);
             sleep(pause(failures)).await;
             failures += 1;
         }
@@ -140,6 +144,7 @@ impl Link {
         let (out, said) = mpsc::channel(OUTBOUND);
         say(&out, from_host::Message::Hello(hello)).await?;
         let inbound = client.attach(ReceiverStream::new(said)).await.map_err(DialError::from)?.into_inner();
+        self.attached = Some(Instant::now());
         tracing::info!("attached to a controller");
         shop.around.facts.again();
         self.converse(shop, inbound, &out, errands, session).await
@@ -352,9 +357,19 @@ async fn run(around: &Around, directories: &tokio::sync::Mutex<Directories>, err
     }
 }
 
+/// How many failures count for the next pause, after a stream that held so long. One that held longer than that pause would
+/// be was not cut by a controller that cuts every stream at once: dialling begins anew.
+fn failures_since(failures: u32, held: Option<Duration>) -> u32 {
+    if held.is_some_and(|held| held > longest_pause(failures)) { 0 } else { failures }
+}
+
+fn longest_pause(failures: u32) -> Duration {
+    PAUSES.0.saturating_mul(1 << failures.min(10)).min(PAUSES.1)
+}
+
 /// A pause of which half is chance: hosts that lost the same controller do not come back at the same moment.
 fn pause(failures: u32) -> Duration {
-    let whole = PAUSES.0.saturating_mul(1 << failures.min(10)).min(PAUSES.1);
+    let whole = longest_pause(failures);
     let chance = u32::from(uuid::Uuid::new_v4().as_bytes().first().copied().unwrap_or_default());
     whole / 2 + whole / 2 * chance / 255
 }
@@ -366,11 +381,28 @@ mod tests {
     #[test]
     fn pauses_grow_to_a_bound_and_differ() {
         for failures in 0..40 {
-            let whole = PAUSES.0.saturating_mul(1 << failures.min(10)).min(PAUSES.1);
+            let whole = longest_pause(failures);
             let found = pause(failures);
             assert!(found >= whole / 2 && found <= whole, "{found:?} of {whole:?}");
         }
         let found: std::collections::HashSet<_> = (0..64).map(|_| pause(5)).collect();
         assert!(found.len() > 8);
+    }
+
+    #[test]
+    fn a_stream_that_held_for_a_while_begins_the_pauses_anew_and_one_that_broke_at_once_does_not() {
+        let mut failures = 0;
+        for _ in 0..20 {
+            failures = failures_since(failures, Some(Duration::from_millis(20))) + 1;
+            assert!(failures_since(failures, None) == failures);
+        }
+        assert_eq!(longest_pause(failures), PAUSES.1, "a controller that ends every stream at once");
+        assert_eq!(failures_since(failures, Some(PAUSES.1 + Duration::from_millis(1))), 0);
+        // A controller that is started again every few seconds, as in an upgrade.
+        let mut failures = 0;
+        for _ in 0..20 {
+            failures = failures_since(failures, Some(Duration::from_secs(3))) + 1;
+            assert_eq!(failures, 1);
+        }
     }
 }

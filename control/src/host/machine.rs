@@ -27,6 +27,10 @@ const BUTTON: Duration = Duration::from_secs(10);
 const SHORT_LIFE: Duration = Duration::from_secs(10);
 /// The first and the longest pause before another attempt.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// A switch that is started anew is back sooner: until then its absence is nobody's failure.
+const RESTART: Duration = Duration::from_secs(10);
+/// Between two attempts while the switch is away.
+const LOOK: Duration = Duration::from_millis(100);
 /// How long a guest is watched after a change of its port.
 const WATCH: Duration = Duration::from_secs(60);
 
@@ -138,6 +142,29 @@ enum Left {
     End,
 }
 
+/// What an attempt met.
+enum Obstacle {
+    /// The switch is not there.
+    SwitchAway(Problem),
+    /// Anything else.
+    Problem(Problem),
+}
+
+impl From<SwitchFault> for Obstacle {
+    fn from(fault: SwitchFault) -> Self {
+        match fault {
+            SwitchFault::Away(problem) => Self::SwitchAway(problem),
+            other => Self::Problem(other.problem()),
+        }
+    }
+}
+
+impl From<Problem> for Obstacle {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
 impl Machine {
     /// A worker for a machine whose port is known to be so.
     #[must_use]
@@ -150,6 +177,7 @@ impl Machine {
     /// nothing is; with false when nobody wishes any more.
     pub(super) async fn run(&mut self, wishes: &mut watch::Receiver<Wish>) -> bool {
         let mut failures = 0;
+        let mut away: Option<Instant> = None;
         loop {
             let wish = wishes.borrow_and_update().clone();
             let vm = wish.vm();
@@ -166,10 +194,12 @@ impl Machine {
                 Ok(Left::End) => return true,
                 Ok(Left::Nothing) => None,
                 Ok(Left::Later(pause)) => Some(pause),
-                Err(problem) => {
-                    // Whatever it was, what is on the switch may be other than we think.
-                    self.port = Known::Nothing;
-                    self.around.networks.forget().await;
+                Err(Obstacle::SwitchAway(_)) if away.get_or_insert_with(Instant::now).elapsed() < RESTART => {
+                    self.forget().await;
+                    Some(LOOK)
+                }
+                Err(Obstacle::SwitchAway(problem) | Obstacle::Problem(problem)) => {
+                    self.forget().await;
                     tracing::warn!(%vm, %problem, "a machine is not as it should be");
                     let pause = backoff(failures);
                     failures += 1;
@@ -179,7 +209,7 @@ impl Machine {
                 }
             };
             if pause.is_none() {
-                failures = 0;
+                (failures, away) = (0, None);
             }
             let changed = match pause {
                 None => wishes.changed().await,
@@ -194,11 +224,17 @@ impl Machine {
         }
     }
 
+    /// Whatever an attempt met, what is on the switch may be other than we think.
+    async fn forget(&mut self) {
+        self.port = Known::Nothing;
+        self.around.networks.forget().await;
+    }
+
     fn tell(&self, vm: &VmDesired, running: VmRunning, times: Option<ChangeTimes>) {
         self.around.facts.is(vm.vm, vm.generation, vm.config.generation, running, times);
     }
 
-    async fn work(&mut self, wish: &Wish) -> Result<Left, Problem> {
+    async fn work(&mut self, wish: &Wish) -> Result<Left, Obstacle> {
         let name = match wish {
             Wish::Have(vm) => &vm.hypervisor,
             Wish::Leave(remains) => &remains.hypervisor,
@@ -216,7 +252,7 @@ impl Machine {
         }
     }
 
-    async fn have(&mut self, vm: &Arc<VmDesired>, hypervisor: &dyn Hypervisor) -> Result<Left, Problem> {
+    async fn have(&mut self, vm: &Arc<VmDesired>, hypervisor: &dyn Hypervisor) -> Result<Left, Obstacle> {
         let told = self.around.facts.of(vm.vm);
         if told.is_none_or(|fact| fact.generation != vm.generation) {
             self.tell(vm, VmRunning::Pending, None);
@@ -252,21 +288,16 @@ impl Machine {
         vm: &VmDesired,
         hypervisor: &dyn Hypervisor,
         is_running: bool,
-    ) -> Result<Option<ChangeTimes>, Problem> {
+    ) -> Result<Option<ChangeTimes>, Obstacle> {
         let should = switch::port(vm)?;
-        let told = |fault: SwitchFault| fault.problem();
         let mut is = self.look(&should.name).await?;
         // What is not known to be so any more if this is interrupted.
         self.port = Known::Nothing;
         if let Known::Port(port) = &is
             && !switch::is_same_device(port, &should)
         {
-            let _: Changed = self
-                .around
-                .switch
-                .call(Request::PortRemove { port: should.name.clone() })
-                .await
-                .map_err(told)?;
+            let _: Changed =
+                self.around.switch.call(Request::PortRemove { port: should.name.clone() }).await?;
             is = Known::Absent;
         }
         let times = match is {
@@ -288,13 +319,13 @@ impl Machine {
                     sleep(hold).await;
                     hypervisor.link(vm.vm, true).await.map_err(|error| error.problem())?;
                 }
-                let moved = moved.map_err(told)?;
+                let moved = moved?;
                 self.around.networks.look();
                 Some(ChangeTimes::from(&moved))
             }
             Known::Absent | Known::Nothing => {
                 let added: Changed =
-                    self.around.switch.call(Request::PortAdd { port: should.clone() }).await.map_err(told)?;
+                    self.around.switch.call(Request::PortAdd { port: should.clone() }).await?;
                 let (swap_ns, settled_ns) = (added.swap_ns, added.settled_ns);
                 Some(ChangeTimes { swap_ns, settled_ns, ..ChangeTimes::default() })
             }
@@ -304,11 +335,11 @@ impl Machine {
     }
 
     /// What is on the switch by this name.
-    async fn look(&self, name: &PortName) -> Result<Known, Problem> {
+    async fn look(&self, name: &PortName) -> Result<Known, SwitchFault> {
         if self.port != Known::Nothing {
             return Ok(self.port.clone());
         }
-        let document = self.around.switch.export().await.map_err(|fault| fault.problem())?;
+        let document = self.around.switch.export().await?;
         let port = document.port(name);
         Ok(port.map_or(Known::Absent, |port| Known::Port(Box::new(port.as_ref().clone()))))
     }
@@ -374,7 +405,7 @@ impl Machine {
         }
     }
 
-    async fn leave(&mut self, remains: &Remains, hypervisor: &dyn Hypervisor) -> Result<Left, Problem> {
+    async fn leave(&mut self, remains: &Remains, hypervisor: &dyn Hypervisor) -> Result<Left, Obstacle> {
         // The port first: from here on nothing of the machine reaches any network.
         if let Some(port) = &remains.port {
             let name: PortName = port.parse().map_err(|error| {
@@ -385,7 +416,7 @@ impl Machine {
                 self.port = Known::Nothing;
                 let request = Request::PortRemove { port: name };
                 let removed: Result<Changed, SwitchFault> = self.around.switch.call(request).await;
-                removed.map_err(|fault| fault.problem())?;
+                removed?;
             }
         }
         self.port = Known::Absent;

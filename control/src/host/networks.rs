@@ -56,16 +56,17 @@ impl Networks {
     ///
     /// # Errors
     /// When the ledger has none such, or the switch refuses.
-    pub(super) async fn ensure(&self, vni: Vni) -> Result<(), Problem> {
+    pub(super) async fn ensure(&self, vni: Vni) -> Result<(), SwitchFault> {
         let Some(wanted) = self.ledger.network(vni) else {
-            return Err(Problem::new(format!("network {vni} is not wanted on this host"), "ledger", "none"));
+            let what = format!("network {vni} is not wanted on this host");
+            return Err(SwitchFault::Told(Problem::new(what, "ledger", "none")));
         };
         let mut known = self.known.lock().await;
         let done = self.ensure_among(&mut known, wanted).await;
         if done.is_err() {
             *known = None;
         }
-        done.map_err(|fault| fault.problem())
+        done
     }
 
     async fn ensure_among(
@@ -126,8 +127,8 @@ impl Networks {
         let held = self.ledger.held();
         for network in held.networks.keys() {
             let there = self.known.lock().await.as_ref().is_some_and(|known| known.contains_key(network));
-            if there && let Err(problem) = self.ensure(*network).await {
-                tracing::warn!(%network, %problem, "a network cannot be changed");
+            if there && let Err(fault) = self.ensure(*network).await {
+                tracing::warn!(%network, problem = %fault.problem(), "a network cannot be changed");
             }
         }
         for network in held.retired {

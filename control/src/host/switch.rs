@@ -24,9 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Why the switch did not do it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SwitchFault {
-    /// It said no, or nobody is there.
+    /// It said no.
     #[error("{}", .0.what)]
     Told(Problem),
+    /// Nobody is there, or it went away before it answered: whether it has done what it was asked to is not known.
+    #[error("{}", .0.what)]
+    Away(Problem),
     /// It does not answer.
     #[error("the switch does not answer")]
     Silent,
@@ -37,7 +40,7 @@ impl SwitchFault {
     #[must_use]
     pub(super) fn problem(&self) -> Problem {
         match self {
-            Self::Told(problem) => problem.clone(),
+            Self::Told(problem) | Self::Away(problem) => problem.clone(),
             Self::Silent => Problem::new(self.to_string(), "switch", "look at the switch's log"),
         }
     }
@@ -46,7 +49,11 @@ impl SwitchFault {
 impl From<ClientError> for SwitchFault {
     fn from(error: ClientError) -> Self {
         let refusal = error.refusal();
-        Self::Told(Problem::new(refusal.what, refusal.place, refusal.remedy))
+        let problem = Problem::new(refusal.what, refusal.place, refusal.remedy);
+        match error {
+            ClientError::Connect { .. } | ClientError::Broken { .. } => Self::Away(problem),
+            _ => Self::Told(problem),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream::select_all;
 use tokio::time::{sleep, timeout};
 
+use super::fail_point::FailPoint;
 use super::journal::{self, Journal};
 use super::step::{Context, Outcome, Step, StepError};
 use super::{World, journeys};
@@ -22,17 +23,6 @@ const EAGER: u32 = 20;
 /// How often a step that the store fails is tried before the engine lets go of the operation; whoever looks for
 /// interrupted ones takes it up again.
 const STORE_TRIES: u32 = 50;
-
-/// Where an engine stops, for tests.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FailPoint {
-    /// The step.
-    pub step: String,
-    /// In which direction it is taken.
-    pub backward: bool,
-    /// Before its transaction is committed, or right after.
-    pub after: bool,
-}
 
 /// Why an engine lets go of an operation that is not at its end.
 #[derive(Debug, thiserror::Error)]
@@ -145,7 +135,7 @@ async fn forward(world: &World, held: &mut Held) -> Result<(), Turn> {
     let seen = world.store().revision().await?;
     let operation = &mut held.operation.row;
     let began = journal::begin(operation, step.name(), world.now());
-    if world.refuses_at(step.name()) {
+    if world.fail_points().refuses(operation.kind, step.name()) {
         let problem = Problem::new("refused by a test", step.name(), "none");
         return refuse(world, held, steps, place, problem).await;
     }
@@ -156,7 +146,7 @@ async fn forward(world: &World, held: &mut Held) -> Result<(), Turn> {
                 Some(next) => drop(journal::begin(operation, next.name(), world.now())),
                 None => journal::finish(operation, OperationState::Done, None, world.now()),
             }
-            if draft.writes_nothing() && !operation.state.is_final() && !world.has_stops() {
+            if draft.writes_nothing() && !operation.state.is_final() && !world.fail_points().are_set() {
                 held.unwritten = true;
                 return Ok(());
             }
@@ -233,15 +223,20 @@ async fn commit(
     step: &str,
     backward: bool,
 ) -> Result<(), Turn> {
-    if world.stops_at(step, backward, false) {
-        return Err(Turn::Stopped);
-    }
+    pass(world, held, step, backward, false).await?;
     journal::save(&mut draft, &held.operation)?;
     held.operation.revision = world.store().commit(draft.finish()?).await?;
     held.unwritten = false;
-    if world.stops_at(step, backward, true) {
+    pass(world, held, step, backward, true).await
+}
+
+/// Past a point at which tests may have an engine stop or wait.
+async fn pass(world: &World, held: &Held, step: &str, backward: bool, after: bool) -> Result<(), Turn> {
+    let point = FailPoint { step: step.to_owned(), backward, after };
+    if world.fail_points().stops(&point) {
         return Err(Turn::Stopped);
     }
+    world.fail_points().pass(held.operation.row.kind, &point).await;
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! are driven by what the rows say (`crate::reconcile`). See docs/JOURNEYS.md. Never here: connections, HTTP.
 
 mod engine;
+pub mod fail_point;
 mod journal;
 mod journeys;
 mod runner;
@@ -11,7 +12,8 @@ mod step;
 pub mod tend;
 mod world;
 
-pub use engine::{EngineError, FailPoint, run};
+pub use engine::{EngineError, run};
+pub use fail_point::FailPoint;
 pub use journal::{key as operation_key, new as new_operation, prefix as operation_prefix};
 pub use journeys::{requests, steps};
 pub use runner::{Runner, SubmitError};

@@ -1,11 +1,12 @@
 //! What journeys have to do with: the store, the time, limits.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::engine::FailPoint;
+use super::fail_point::{FailPoint, FailPoints};
 use crate::store::Store;
 
 /// How long journeys wait for hosts and guests.
@@ -48,8 +49,7 @@ pub struct World {
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     runner: Arc<str>,
     limits: Limits,
-    stops: Arc<Mutex<Vec<FailPoint>>>,
-    refusals: Arc<Mutex<Vec<String>>>,
+    fail_points: FailPoints,
 }
 
 impl World {
@@ -67,7 +67,7 @@ impl World {
         limits: Limits,
         clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     ) -> Self {
-        Self { store, clock, runner: runner.into(), limits, stops: Arc::default(), refusals: Arc::default() }
+        Self { store, clock, runner: runner.into(), limits, fail_points: FailPoints::default() }
     }
 
     /// The store.
@@ -102,32 +102,23 @@ impl World {
 
     /// From now on engines stop there, once.
     pub fn stop_at(&self, point: FailPoint) {
-        self.stops.lock().unwrap_or_else(PoisonError::into_inner).push(point);
+        self.fail_points.stop_at(point);
     }
 
     /// From now on this step cannot be done, once.
     pub fn refuse_at(&self, step: &str) {
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).push(step.to_owned());
+        self.fail_points.refuse_at(step);
     }
 
-    /// True, once, when this step shall not be done.
-    pub(super) fn refuses_at(&self, step: &str) -> bool {
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = refusals.iter().position(|name| name == step);
-        place.map(|place| refusals.remove(place)).is_some()
+    /// Engines look for fail points among the files of this directory too.
+    #[must_use]
+    pub fn with_fail_points_in(mut self, directory: PathBuf) -> Self {
+        self.fail_points.look_in(directory);
+        self
     }
 
-    /// True while there is a fail point: engines then commit each step by itself.
-    pub(super) fn has_stops(&self) -> bool {
-        !self.stops.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-
-    /// True, once, when an engine shall stop there.
-    pub(super) fn stops_at(&self, step: &str, backward: bool, after: bool) -> bool {
-        let mut stops = self.stops.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = stops
-            .iter()
-            .position(|point| point.step == step && point.backward == backward && point.after == after);
-        place.map(|place| stops.remove(place)).is_some()
+    /// What tests have set.
+    pub(super) fn fail_points(&self) -> &FailPoints {
+        &self.fail_points
     }
 }
