@@ -291,6 +291,11 @@ impl From<TokenError> for ApiError {
     fn from(error: TokenError) -> Self {
         match error {
             TokenError::Invalid => Self::unauthenticated(),
+            TokenError::LastOfAdministrators => Self::conflict(Problem::new(
+                "without this token nobody could administer the platform",
+                "token",
+                "make another administrator's token first (`shunt token create --role admin`)",
+            )),
             TokenError::Row(error) => error.into(),
             TokenError::Commit(error) => error.into(),
             TokenError::Draft(error) => error.into(),

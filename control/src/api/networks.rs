@@ -78,7 +78,7 @@ pub struct NewNetwork {
     pub domain: Option<DomainName>,
     /// The machines' MTU in bytes [default: what fits the hosts' network, at most 1500].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<u16>)]
+    #[schema(value_type = Option<u16>, minimum = 576, maximum = 65_521)]
     pub mtu: Option<Mtu>,
     /// How long a DHCP lease lasts, in seconds.
     #[serde(default = "lease_seconds")]

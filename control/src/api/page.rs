@@ -21,7 +21,7 @@ pub struct Paging {
     #[param(minimum = 1, maximum = 500)]
     limit: Option<usize>,
     /// `next` of the page before.
-    #[param(max_length = 64)]
+    #[param(pattern = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", max_length = 36)]
     after: Option<String>,
 }
 
@@ -57,10 +57,12 @@ impl Paging {
         let mut after = match &self.after {
             None => None,
             Some(text) => {
-                let id = uuid::Uuid::try_parse(text).map_err(|_| {
-                    ApiError::invalid("after", "it is no place in a list", "give what `next` said")
-                })?;
-                Some(Key::of([T::KIND, &id.hyphenated().to_string()])?)
+                let is_id = uuid::Uuid::try_parse(text).is_ok_and(|id| id.hyphenated().to_string() == *text);
+                if !is_id {
+                    let what = "it is no place in a list";
+                    return Err(ApiError::invalid("after", what, "give what `next` said"));
+                }
+                Some(Key::of([T::KIND, text.as_str()])?)
             }
         };
         let prefix = Prefix::of([T::KIND])?;

@@ -213,7 +213,7 @@ pub(super) async fn delete(
     let store = state.store();
     let found = caller.tenant(store, &name).await?;
     condition.check("tenant", &found)?;
-    tenant::remove(store, &found).await.map_err(|error| match error {
+    tenant::remove(store, &found, state.now()).await.map_err(|error| match error {
         tenant::RemoveError::HasThings(usage) => {
             let Usage { vms, networks, disks } = usage;
             ApiError::conflict(Problem::new(

@@ -1,5 +1,7 @@
 //! The end of a tenant that has nothing any more.
 
+use jiff::Timestamp;
+
 use super::names::{Named, drop_name};
 use super::token::{TokenError, revoke, tokens};
 use super::usage::{Usage, usage_key};
@@ -34,14 +36,18 @@ impl From<KeyError> for RemoveError {
 ///
 /// # Errors
 /// `HasThings`, or the store's; after those, some of its tokens may be gone.
-pub async fn remove(store: &dyn Store, tenant: &Versioned<Tenant>) -> Result<(), RemoveError> {
+pub async fn remove(
+    store: &dyn Store,
+    tenant: &Versioned<Tenant>,
+    now: Timestamp,
+) -> Result<(), RemoveError> {
     let key = usage_key(tenant.row.id)?;
     let usage = rows::load::<Usage>(store, &key).await?;
     if let Some(usage) = usage.as_ref().filter(|usage| usage.row != Usage::default()) {
         return Err(RemoveError::HasThings(usage.row));
     }
     for token in tokens(store, tenant.row.id).await? {
-        revoke(store, tenant.row.id, token.row.id).await?;
+        revoke(store, tenant.row.id, token.row.id, now).await?;
     }
     let mut draft = Draft::new();
     match &usage {

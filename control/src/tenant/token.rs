@@ -59,6 +59,9 @@ pub enum TokenError {
     /// Unknown, ended or no token at all; which of these is nobody's business.
     #[error("the token is not valid")]
     Invalid,
+    /// Without it nobody could administer the platform any more.
+    #[error("it is the only administrator's token")]
+    LastOfAdministrators,
     /// The store failed.
     #[error(transparent)]
     Row(#[from] RowError),
@@ -132,12 +135,34 @@ pub async fn tokens(store: &dyn Store, tenant: TenantId) -> Result<Vec<Versioned
 /// Ends a token. False: the tenant has none with this id.
 ///
 /// # Errors
-/// The store's.
-pub async fn revoke(store: &dyn Store, tenant: TenantId, id: TokenId) -> Result<bool, TokenError> {
-    let all = tokens(store, tenant).await?;
-    let Some(token) = all.into_iter().find(|token| token.row.id == id) else { return Ok(false) };
-    let mut draft = Draft::new();
-    draft.delete(&token.key);
-    store.commit(draft.finish()?).await?;
-    Ok(true)
+/// `LastOfAdministrators` when no administrator would be left, or the store's.
+pub async fn revoke(
+    store: &dyn Store,
+    tenant: TenantId,
+    id: TokenId,
+    now: Timestamp,
+) -> Result<bool, TokenError> {
+    loop {
+        let mut all = tokens(store, tenant).await?;
+        let Some(at) = all.iter().position(|token| token.row.id == id) else { return Ok(false) };
+        let token = all.swap_remove(at);
+        let mut draft = Draft::new();
+        draft.remove(&token);
+        if token.row.role == Role::Admin {
+            // In the same transaction, so that the last two cannot end each other.
+            draft.unchanged(another_administrator(&all, now).ok_or(TokenError::LastOfAdministrators)?);
+        }
+        match store.commit(draft.finish()?).await {
+            Err(error) if error.is_conflict() => {}
+            done => return Ok(done.map(|_| true)?),
+        }
+    }
+}
+
+/// The administrator's token that is valid for longest.
+fn another_administrator(tokens: &[Versioned<Token>], now: Timestamp) -> Option<&Versioned<Token>> {
+    let valid = |token: &&Versioned<Token>| {
+        token.row.role == Role::Admin && token.row.expires_at.is_none_or(|end| end > now)
+    };
+    tokens.iter().filter(valid).max_by_key(|token| token.row.expires_at.unwrap_or(Timestamp::MAX))
 }

@@ -238,3 +238,25 @@ async fn tokens_end() {
     let past = json!({"role": "tenant", "expires_at": "2020-01-01T00:00:00Z"});
     assert_eq!(scene.post("/v1/tokens", &scene.acme, &past).await.json["field"], "expires_at");
 }
+
+#[tokio::test]
+async fn the_last_administrator_stays() {
+    let scene = Scene::new().await;
+    let all = scene.get("/v1/tokens", &scene.admin).await.json;
+    let administrators: Vec<&str> = all["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|token| token["role"] == "admin")
+        .map(|token| token["id"].as_str().unwrap())
+        .collect();
+    assert_eq!(administrators.len(), 1);
+    let last = format!("/v1/tokens/{}", administrators[0]);
+    let refused = scene.delete(&last, &scene.admin).await;
+    assert_eq!(refused.status, 409, "{}", refused.json);
+    assert_eq!(scene.get("/v1/tokens", &scene.admin).await.status, 200);
+    let other = scene.post("/v1/tokens", &scene.admin, &json!({"role": "admin"})).await;
+    assert_eq!(other.status, 201);
+    assert_eq!(scene.delete(&last, &scene.admin).await.status, 204);
+    assert_eq!(scene.get("/v1/tokens", other.json["secret"].as_str().unwrap()).await.status, 200);
+}
