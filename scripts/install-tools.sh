@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs the Debian packages that `make demo` and `make test` need, those that are missing and no others.
+# Installs the Debian packages that `make demo` and `make test` need, those that are missing and no others; and for `make test`,
+# into target/tools, the Python package that judges the API.
 #
 #   scripts/install-tools.sh build|demo|test
 set -eu
@@ -25,24 +26,39 @@ for pair in $wanted; do
     *) command -v "$program" >/dev/null || missing="$missing ${pair#*:}" ;;
     esac
 done
-[ -n "$missing" ] || exit 0
+if [ "$1" = test ] && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then missing="$missing python3 python3-venv"; fi
 
-if ! command -v apt-get >/dev/null; then
-    echo "missing, and no apt-get here to install them; install what your system calls:$missing" >&2
-    exit 1
-fi
-become=
-if [ "$(id -u)" != 0 ]; then
-    command -v sudo >/dev/null || { echo "missing:$missing; install them as root: apt-get install$missing" >&2; exit 1; }
-    become="sudo"
-fi
-echo "installing$missing"
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-install() {
-    # A source that has nothing to do with these packages may fail to update.
-    $become apt-get update -qq || true
-    # shellcheck disable=SC2086
-    $become env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+packages() {
+    if ! command -v apt-get >/dev/null; then
+        echo "missing, and no apt-get here to install them; install what your system calls:$missing" >&2
+        exit 1
+    fi
+    become=
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null || { echo "missing:$missing; install them as root: apt-get install$missing" >&2; exit 1; }
+        become="sudo"
+    fi
+    echo "installing$missing"
+    log=$(mktemp)
+    trap 'rm -f "$log"' EXIT
+    install() {
+        # A source that has nothing to do with these packages may fail to update.
+        $become apt-get update -qq || true
+        # shellcheck disable=SC2086
+        $become env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+    }
+    install >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
 }
-install >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
+[ -z "$missing" ] || packages
+
+schemathesis=4.32.5
+tools=$(dirname "$0")/../target/tools
+if [ "$1" = test ] && ! [ -x "$tools/bin/schemathesis" ]; then
+    echo "installing schemathesis $schemathesis into target/tools"
+    mkdir -p "$tools"
+    python3 -m venv "$tools"
+    # Python would trust its own certificates only.
+    certificates=/etc/ssl/certs/ca-certificates.crt
+    [ ! -e "$certificates" ] || export PIP_CERT="${PIP_CERT:-$certificates}"
+    "$tools/bin/pip" install -q --disable-pip-version-check "schemathesis==$schemathesis"
+fi

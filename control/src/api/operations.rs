@@ -265,10 +265,22 @@ impl News {
     }
 }
 
+/// An event of the stream that follows an operation: its fields, for descriptions.
+#[derive(Serialize, ToSchema)]
+pub(super) struct OperationEvent {
+    #[schema(pattern = "^operation$")]
+    event: String,
+    /// Grows from event to event.
+    id: String,
+    /// The operation's whole present form, as JSON.
+    #[schema(content_media_type = "application/json")]
+    data: String,
+}
+
 /// The operation as events (SSE): each event `operation` has its whole present form; the stream ends with the operation
 #[utoipa::path(
     get, path = "/v1/operations/{operation}/events", tag = "operations", params(("operation" = String, Path)),
-    responses((status = 200, body = String, content_type = "text/event-stream"))
+    responses((status = 200, body = OperationEvent, content_type = "text/event-stream", description = "A stream of such events"))
 )]
 pub(super) async fn events(
     caller: Caller,
