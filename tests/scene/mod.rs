@@ -44,10 +44,7 @@ impl Scene {
         if let Err(error) = require(tools) {
             panic!("{error}; `make test` installs what is missing");
         }
-        // The tests of all binaries share two cores and judge traffic: one at a time.
-        let turn =
-            File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join("end-to-end.lock")).expect("lock file");
-        turn.lock().expect("to get the lock of the end-to-end tests");
+        let turn = turn();
         let world = Arc::new(World::new().unwrap_or_else(|error| panic!("{error}")));
         make_fabric(&world).expect("the physical network");
         Self { world, _turn: turn }
@@ -79,6 +76,14 @@ impl Scene {
         guest.set_address(ip.parse().expect("an IPv4 address"), 24).expect("to set the address");
         guest
     }
+}
+
+/// The right to be the only one that runs: the tests of all binaries share two cores and judge traffic.
+pub(crate) fn turn() -> File {
+    let turn =
+        File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join("end-to-end.lock")).expect("lock file");
+    turn.lock().expect("to get the lock of the end-to-end tests");
+    turn
 }
 
 /// Runs a verb that must succeed.
