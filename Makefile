@@ -6,6 +6,8 @@
 #   make e2e         the end-to-end tests alone
 #   make guest       the agent for guests, static and small: target/guest/TARGET/guest/shunt-guest
 #   make bench       criterion
+#   make bench-e2e   the product as a whole, in processes and namespaces, beside its peers; PART=control|moves for one part of it
+#   make bench-pool  the forecast of a pool's size beside a fixed size, simulated; SEED
 #   make bench-restart  ROUNDS (default 100) × kill -9 and ROUNDS × SIGTERM of a switch under RATE (50000) datagrams a second
 #   make fuzz        each fuzz target for SECONDS_PER_TARGET seconds (default 60); needs cargo-fuzz and a C++ compiler
 #   make fuzz-coverage   a table of what the fuzz corpora reach; needs llvm-19
@@ -16,7 +18,7 @@ SECONDS_PER_TARGET ?= 60
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: guest demo test check e2e e2e-vm bench bench-e2e bench-restart chaos fuzz fresh tools-build tools-demo tools-test pure loom fuzz-replay fuzz-coverage
+.PHONY: guest demo test check e2e e2e-vm bench bench-e2e bench-pool bench-restart chaos fuzz fresh tools-build tools-demo tools-test tools-bench pure loom fuzz-replay fuzz-coverage
 
 demo: tools-demo
 	$(CARGO) run --quiet --locked -- demo
@@ -61,6 +63,12 @@ e2e: tools-test
 bench:
 	$(CARGO) bench -p benches --locked
 
+bench-e2e: tools-bench
+	$(CARGO) bench --workspace --bench e2e --locked
+
+bench-pool:
+	$(CARGO) bench --workspace --bench pool --locked
+
 bench-restart: tools-test
 	$(CARGO) bench -p shunt --bench restart --locked
 
@@ -70,8 +78,8 @@ fuzz:
 fresh:
 	scripts/fresh.sh
 
-e2e-vm bench-e2e chaos:
+e2e-vm chaos:
 	@echo "make $@: not there yet" >&2; exit 1
 
-tools-build tools-demo tools-test:
+tools-build tools-demo tools-test tools-bench:
 	@scripts/install-tools.sh $(@:tools-%=%)

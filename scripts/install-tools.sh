@@ -1,8 +1,8 @@
 #!/bin/sh
-# Installs the Debian packages that `make demo` and `make test` need, those that are missing and no others; and for `make test`,
-# into target/tools, the Python package that judges the API.
+# Installs the Debian packages that `make demo`, `make test` and `make bench-e2e` need, those that are missing and no others; and for
+# `make test`, into target/tools, the Python package that judges the API.
 #
-#   scripts/install-tools.sh build|demo|test
+#   scripts/install-tools.sh build|demo|test|bench
 set -eu
 
 # program:package
@@ -10,11 +10,14 @@ build="cc:gcc ld:binutils /usr/include/stdlib.h:libc6-dev"
 demo="$build ip:iproute2 ping:iputils-ping tcpdump:tcpdump udhcpc:udhcpc unshare:util-linux setpriv:util-linux"
 test="$demo busybox:busybox-static dhclient:isc-dhcp-client dhcpcd:dhcpcd-base iperf3:iperf3 tshark:tshark
       nsenter:util-linux /usr/share/zoneinfo/Europe/Berlin:tzdata ethtool:ethtool bridge:iproute2 /lib/systemd/systemd-networkd:systemd"
+# Other switches to measure beside; of their services none is started.
+bench="$test dnsmasq:dnsmasq-base ovs-vswitchd:openvswitch-switch ovn-northd:ovn-central ovn-controller:ovn-host"
 case "${1:-}" in
 build) wanted=$build ;;
 demo) wanted=$demo ;;
 test) wanted=$test ;;
-*) echo "usage: $0 build|demo|test" >&2; exit 2 ;;
+bench) wanted=$bench ;;
+*) echo "usage: $0 build|demo|test|bench" >&2; exit 2 ;;
 esac
 
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -40,7 +43,13 @@ packages() {
     fi
     echo "installing$missing"
     log=$(mktemp)
-    trap 'rm -f "$log"' EXIT
+    policy=
+    trap 'rm -f "$log"; [ -z "$policy" ] || $become rm -f "$policy"' EXIT
+    if [ "$1" = bench ] && [ ! -e /usr/sbin/policy-rc.d ]; then
+        policy=/usr/sbin/policy-rc.d
+        printf '#!/bin/sh\nexit 101\n' | $become tee "$policy" >/dev/null
+        $become chmod 755 "$policy"
+    fi
     install() {
         # A source that has nothing to do with these packages may fail to update.
         $become apt-get update -qq || true
@@ -49,7 +58,7 @@ packages() {
     }
     install >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
 }
-[ -z "$missing" ] || packages
+[ -z "$missing" ] || packages "$1"
 
 schemathesis=4.32.5
 tools=$(dirname "$0")/../target/tools

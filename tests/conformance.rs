@@ -105,7 +105,8 @@ impl Controller {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "as {who}:\n{report}\n{errors}\n{}", self.log());
         // It ends well also when it tested nothing.
-        let tested = report.lines().find_map(|line| line.trim().strip_prefix("Tested: ")?.parse::<u32>().ok());
+        let tested =
+            report.lines().find_map(|line| line.trim().strip_prefix("Tested: ")?.parse::<u32>().ok());
         assert!(tested.is_some_and(|tested| tested > 0), "as {who}:\n{report}");
     }
 }

@@ -29,11 +29,14 @@ use std::{
 
 /// How long a request for a newer configuration is held.
 const HOLD: Duration = Duration::from_secs(25);
-/// While a lease is awaited, how often one looks for it.
-const LEASE_POLL: Duration = Duration::from_millis(1);
-/// The same when it takes longer than [`LEASE_PATIENCE`].
-const LEASE_SLOW_POLL: Duration = Duration::from_millis(20);
-const LEASE_PATIENCE: Duration = Duration::from_secs(5);
+/// While a lease is awaited, one looks for it the less often the longer it takes: the look that finds it comes late by a small
+/// share of the wait, and a hundred guests that wait on one host leave it time for what they wait for.
+const LEASE_POLL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
+const LEASE_POLL_SHARE: u32 = 32;
+/// A client that has not given its lease up by then will not.
+const RELEASE_PATIENCE: Duration = Duration::from_millis(500);
+/// A client that has been told to renew and has no lease is told again after this time, and after twice as long each further time.
+const RENEW_AGAIN: Duration = Duration::from_secs(2);
 /// First and longest pause between two attempts to reach the service.
 const RETRY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// After so much silence the lease is taken to be another network's. It is renewed at most this often.
@@ -99,7 +102,7 @@ impl Link {
                 Change::Down => released = Some(self.release()),
                 Change::Found | Change::Up => {
                     let mark = released.take().unwrap_or_else(|| self.release());
-                    self.os.renew_lease();
+                    renew(&self.lease, &mark, self.os.as_ref());
                     if self.events.send(Event::Link(mark)).is_err() {
                         return;
                     }
@@ -114,6 +117,16 @@ impl Link {
         self.os.release_lease();
         mark
     }
+}
+
+/// Has a lease renewed that was released at `mark`. A client that is told both by signals may hear the second one first, if it did
+/// not run in between, and would then wait for ever.
+fn renew(lease: &LeaseSource, mark: &Mark, os: &dyn Os) {
+    let end = Instant::now() + RELEASE_PATIENCE;
+    while lease.is_still(mark) && Instant::now() < end {
+        thread::sleep(LEASE_POLL.0);
+    }
+    os.renew_lease();
 }
 
 /// Why a wait ended.
@@ -180,11 +193,16 @@ impl Flow<'_> {
     /// Waits for a lease newer than `mark`.
     fn wait_for_lease(&self, mut mark: Option<Mark>) -> Result<(), End> {
         let begun = Instant::now();
+        let mut patience = RENEW_AGAIN;
         loop {
             if self.lease.arrived(&mut mark) {
                 return Ok(());
             }
-            let pause = if begun.elapsed() < LEASE_PATIENCE { LEASE_POLL } else { LEASE_SLOW_POLL };
+            if mark.is_some() && begun.elapsed() >= patience {
+                patience *= 2;
+                self.os.renew_lease();
+            }
+            let pause = (begun.elapsed() / LEASE_POLL_SHARE).clamp(LEASE_POLL.0, LEASE_POLL.1);
             match self.wait(pause) {
                 Wake::Link(newer) => return Err(End::Link(newer)),
                 Wake::Over => return Err(End::Over),
@@ -279,7 +297,7 @@ impl Flow<'_> {
                         *renewed = Some(Instant::now());
                         let mark = self.lease.mark();
                         self.os.release_lease();
-                        self.os.renew_lease();
+                        renew(&self.lease, &mark, self.os);
                         return Err(End::Link(mark));
                     }
                 }

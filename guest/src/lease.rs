@@ -58,6 +58,11 @@ impl LeaseSource {
         }
     }
 
+    /// Is what there was at `mark` still there? Told by the file alone: an address says nothing of who will take it down.
+    pub(crate) fn is_still(&self, mark: &Mark) -> bool {
+        mark.file.is_some() && mark.file == self.file_identity()
+    }
+
     /// The same with its prefix's length, as text.
     pub(crate) fn network(&self) -> Option<String> {
         let length = match self.address()? {

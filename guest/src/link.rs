@@ -1,7 +1,7 @@
 //! Watches the interface's `carrier_changes`. The counter is exact however short a bounce was; netlink messages are not:
 //! the kernel merges them for a second, across namespaces.
 //!
-//! One descriptor stays open, and a look is one `pread`. Never here: what a change leads to.
+//! Its descriptors stay open, and a look is one `pread`: hosts of a hundred waiting guests pay for each. Never here: what a change leads to.
 
 use std::{fs::File, io, os::unix::fs::FileExt, path::PathBuf};
 
@@ -26,16 +26,29 @@ pub(crate) struct Carrier {
     /// Count at the last look; `None` while the interface has not been seen.
     seen: Option<u64>,
     up: bool,
+    /// Looks at the count alone since the last whole one.
+    glances: u32,
 }
+
+/// An interface that is taken down by hand may keep its count: so often the state is read although the count is the same.
+const GLANCES: u32 = 20;
 
 impl Carrier {
     /// Watches the interface whose `/sys/class/net` directory this is; it need not be there yet.
     pub(crate) fn new(directory: PathBuf) -> Self {
-        Self { directory, files: None, seen: None, up: false }
+        Self { directory, files: None, seen: None, up: false, glances: 0 }
     }
 
     /// Looks.
     pub(crate) fn look(&mut self) -> Change {
+        if self.glances < GLANCES
+            && let (Some((changes, _)), Some(seen)) = (&self.files, self.seen)
+            && number(changes).is_ok_and(|count| count == seen)
+        {
+            self.glances += 1;
+            return Change::None;
+        }
+        self.glances = 0;
         let Ok((count, up)) = self.read() else {
             // The interface is gone. When one of its name comes back that is news, whatever its counter says.
             self.files = None;
@@ -120,6 +133,10 @@ mod tests {
         set(6, 1);
         assert_eq!(carrier.look(), Change::Up, "down and up between two looks");
         assert_eq!(carrier.look(), Change::None);
+        set(6, 0);
+        let down = (0..=GLANCES).map(|_| carrier.look()).find(|change| *change != Change::None);
+        assert_eq!(down, Some(Change::Down), "taken down by hand: the count is the same");
+        set(6, 1);
         assert_eq!(Carrier::new(net).look(), Change::Found);
     }
 }

@@ -118,6 +118,8 @@ struct Diary {
     done: Mutex<Vec<String>>,
     lease: PathBuf,
     script_ends: Mutex<Option<ScriptEnd>>,
+    /// A client that gives its lease up only after so long, and takes no notice of a renewal before that.
+    slow: Option<Duration>,
 }
 
 impl Diary {
@@ -160,11 +162,21 @@ impl Os for Diary {
     }
     fn release_lease(&self) {
         self.note("release").unwrap();
-        let _ = fs::remove_file(&self.lease);
+        let file = self.lease.clone();
+        let remove = move || drop(fs::remove_file(file));
+        match self.slow {
+            None => remove(),
+            Some(pause) => drop(thread::spawn(move || {
+                thread::sleep(pause);
+                remove();
+            })),
+        }
     }
     fn renew_lease(&self) {
         self.note("renew").unwrap();
-        lease(&self.lease);
+        if !self.lease.exists() {
+            lease(&self.lease);
+        }
     }
 }
 
@@ -182,10 +194,14 @@ struct House {
 
 impl House {
     fn new() -> Self {
+        Self::with(None)
+    }
+
+    fn with(slow: Option<Duration>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let house = Self {
             service: Service::new(),
-            diary: Arc::new(Diary { lease: dir.path().join("lease"), ..Diary::default() }),
+            diary: Arc::new(Diary { lease: dir.path().join("lease"), slow, ..Diary::default() }),
             dir,
         };
         house.link(2, true);
@@ -273,6 +289,23 @@ fn a_bounce_between_two_looks_is_seen() {
         assert_eq!(house.service.reports.recv_timeout(PATIENCE).unwrap().phase, Phase::Alive);
     }
     assert_eq!(house.diary.take(), ["release", "renew"]);
+}
+
+#[test]
+fn a_client_that_hears_the_release_late_is_told_to_renew_after_it() {
+    let house = House::with(Some(Duration::from_millis(100)));
+    lease(&house.diary.lease);
+    publish(&house, &full(7));
+    house.start();
+    assert_eq!(house.service.news().phase, Phase::Ready);
+    house.diary.take();
+    // Down and up between two looks: both are told at once, and what comes first counts.
+    house.link(4, true);
+    while house.diary.done.lock().unwrap().len() < 2 {
+        assert_eq!(house.service.reports.recv_timeout(PATIENCE).unwrap().phase, Phase::Alive);
+    }
+    assert_eq!(house.diary.take(), ["release", "renew"], "once is enough");
+    assert!(house.diary.lease.exists(), "the renewal was not lost");
 }
 
 #[test]

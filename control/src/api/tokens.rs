@@ -145,5 +145,9 @@ pub(super) async fn revoke(
     let missing = || ApiError::not_found("token", &token);
     let id = token.parse().map_err(|_| missing())?;
     let owner = caller.owner().unwrap_or(Tenant::PLATFORM);
-    if tenant::revoke(state.store(), owner, id, state.now()).await? { Ok(StatusCode::NO_CONTENT) } else { Err(missing()) }
+    if tenant::revoke(state.store(), owner, id, state.now()).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(missing())
+    }
 }

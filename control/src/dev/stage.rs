@@ -46,6 +46,14 @@ pub struct StageHost {
     agent: Option<Process>,
 }
 
+impl StageHost {
+    /// Its agent, unless it was killed.
+    #[must_use]
+    pub fn agent(&self) -> Option<&Process> {
+        self.agent.as_ref()
+    }
+}
+
 impl Stage {
     /// Starts everything; when this returns all hosts are connected. `binary` is this program.
     ///
@@ -173,6 +181,12 @@ impl Stage {
         if let Some(host) = self.hosts.get_mut(place) {
             host.agent = None;
         }
+    }
+
+    /// The controller, unless it was killed.
+    #[must_use]
+    pub fn controller(&self) -> Option<&Process> {
+        self.controller.as_ref()
     }
 
     /// The hosts.

@@ -1,10 +1,10 @@
 //! How many ready machines a pool should hold: a forecast of the demand over the time that a refill takes.
 //!
 //! Demand is counted in bins of [`BIN`]. Its rate in the near future is the greater of what the last minutes show and what
-//! this time of day has shown on earlier days, scaled by how today compares with them. Demand in a window of the refill's
-//! length is taken for negative binomial: a Poisson process when requests come one by one, and with a longer tail when
-//! they come in bursts, by as much as the last hours' bursts say. Wanted is the least stock that serves the desired
-//! share of requests (the fill rate). Never here: a clock, rows, the making of machines.
+//! this time of day has shown on earlier days, scaled by how today compares with them. Wanted is the greater of two stocks: the
+//! least that serves the desired share of requests at that rate, if they come one by one (Erlang's loss formula), and the
+//! least that would have served this share of the last hours' requests as they came, bursts and all. `benches/pool.rs` has it
+//! beside a pool of fixed size. Never here: a clock, rows, the making of machines.
 
 use std::collections::VecDeque;
 
@@ -12,8 +12,8 @@ use crate::model::Sizing;
 
 /// The width of a bin, in seconds.
 pub const BIN: u64 = 10;
-/// How many bins are remembered one by one: two hours.
-const RECENT: usize = 720;
+/// How many bins are remembered one by one: four hours. Of bursts that come twice an hour, two hours have too few to know them by.
+const RECENT: usize = 1440;
 /// Slots of a day, of five minutes each.
 const SLOTS: usize = 288;
 const SLOT_SECONDS: u64 = 86_400 / SLOTS as u64;
@@ -26,7 +26,7 @@ const TREND: (f64, f64) = (0.5, 3.0);
 /// A stock shrinks by at most this share a minute, and never by less than one machine.
 const SHRINK_A_MINUTE: f64 = 0.1;
 
-/// What is remembered of a pool's demand. Bounded: some 8 KiB.
+/// What is remembered of a pool's demand. Bounded: some 10 KiB.
 #[derive(Debug, Clone)]
 pub struct Demand {
     /// Requests in each of the last bins, the current one last.
@@ -117,23 +117,34 @@ impl Demand {
         self.rate.max(daily) * horizon
     }
 
-    /// Variance over mean of the number of requests in windows of `horizon` seconds, at least 1.
-    fn dispersion(&self, horizon: f64) -> f64 {
-        let width = (whole(horizon / BIN as f64) as usize).clamp(1, RECENT / 4);
-        // The current bin is not over yet.
-        let bins = self.recent.iter().take(self.recent.len().saturating_sub(1)).copied();
-        let bins: Vec<f64> = bins.map(f64::from).collect();
-        let windows: Vec<f64> = bins.windows(width).map(|window| window.iter().sum()).collect();
-        if windows.len() < 2 {
-            return 1.0;
+    /// The least stock that would have served this share of the remembered requests, machines that are taken being replaced
+    /// after `refill` seconds. It knows bursts of any form, if they have been there.
+    fn would_have_served(&self, refill: f64, hit_rate: f64) -> u32 {
+        let width = (whole(refill / BIN as f64) as usize).clamp(1, RECENT / 4);
+        let asked: u64 = self.recent.iter().map(|count| u64::from(*count)).sum();
+        let bearable = (1.0 - hit_rate) * asked as f64;
+        let (mut low, mut high) = (0, asked);
+        while low < high {
+            let middle = u64::midpoint(low, high);
+            if self.lost(middle, width) as f64 <= bearable { high = middle } else { low = middle + 1 }
         }
-        let count = windows.len() as f64;
-        let mean = windows.iter().sum::<f64>() / count;
-        if mean <= 0.0 {
-            return 1.0;
+        u32::try_from(low).unwrap_or(u32::MAX)
+    }
+
+    /// How many of the remembered requests such a stock would not have served, a machine being away for `width` bins.
+    fn lost(&self, stock: u64, width: usize) -> u64 {
+        let mut away: VecDeque<u64> = VecDeque::with_capacity(width);
+        let (mut lost, mut ready) = (0, stock);
+        for count in self.recent.iter().map(|count| u64::from(*count)) {
+            if away.len() == width {
+                ready += away.pop_front().unwrap_or(0);
+            }
+            let served = count.min(ready);
+            lost += count - served;
+            ready -= served;
+            away.push_back(served);
         }
-        let variance = windows.iter().map(|n| (n - mean).powi(2)).sum::<f64>() / (count - 1.0);
-        (variance / mean).max(1.0)
+        lost
     }
 
     /// The stock that serves a share of `hit_rate` of the requests, when a machine that is taken is replaced within
@@ -145,7 +156,8 @@ impl Demand {
         if mean <= 1e-9 {
             return 0;
         }
-        least_stock(mean, self.dispersion(refill), hit_rate.clamp(0.0, 0.9999))
+        let hit_rate = hit_rate.clamp(0.0, 0.9999);
+        least_stock(mean, hit_rate).max(self.would_have_served(refill, hit_rate))
     }
 }
 
@@ -160,53 +172,16 @@ fn whole(number: f64) -> u32 {
     number.ceil().clamp(0.0, 1e6) as u32
 }
 
-/// The least stock of which a share of `hit_rate` of the demand is served, demand being negative binomial with this mean
-/// and ratio of variance to mean.
-fn least_stock(mean: f64, dispersion: f64, hit_rate: f64) -> u32 {
-    let most = 1_000_000_u32;
-    let allowed = (1.0 - hit_rate) * mean;
-    // P(0) and the ratio of successive terms: Poisson at the limit of dispersion 1.
-    let poisson = dispersion < 1.0 + 1e-6;
-    let (r, q) = (mean / (dispersion - 1.0), 1.0 - 1.0 / dispersion);
-    let mut term = if poisson { (-mean).exp() } else { (r * (1.0 - q).ln()).exp() };
-    // Far out the terms underflow; there the distribution is as good as normal.
-    if term < 1e-280 {
-        return normal_stock(mean, (dispersion * mean).sqrt(), allowed);
-    }
-    let mut below = term;
-    // E[(D − S)⁺] for S = 0 is the mean; each further machine lowers it by P(D > S).
-    let (mut short, mut stock) = (mean, 0_u32);
-    while short > allowed && stock < most {
-        short -= (1.0 - below).max(0.0);
+/// The least stock that loses at most a share of `1 - hit_rate` of the requests when they come one by one, `mean` of them in the
+/// time of a refill. Erlang's loss formula: a machine that is taken is away for a refill's time, and a request that finds none
+/// does not wait.
+fn least_stock(mean: f64, hit_rate: f64) -> u32 {
+    let (mut stock, mut lost) = (0_u32, 1.0);
+    while lost > 1.0 - hit_rate && stock < 1_000_000 {
         stock += 1;
-        let k = f64::from(stock);
-        term *= if poisson { mean / k } else { q * (r + k - 1.0) / k };
-        below += term;
-        // What rounding leaves is not worth a machine.
-        if 1.0 - below < 1e-12 {
-            break;
-        }
+        lost = mean * lost / (f64::from(stock) + mean * lost);
     }
     stock
-}
-
-/// The same for a normal distribution.
-fn normal_stock(mean: f64, deviation: f64, allowed: f64) -> u32 {
-    let (mut low, mut high) = (0.0, mean + 8.0 * deviation);
-    for _ in 0..60 {
-        let middle = f64::midpoint(low, high);
-        let z = (middle - mean) / deviation;
-        let density = (-z * z / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
-        // Abramowitz and Stegun 26.2.17, good to 7.5e-8.
-        let t = 1.0 / (1.0 + 0.231_641_9 * z.abs());
-        let tail = density
-            * t
-            * (0.319_381_530
-                + t * (-0.356_563_782 + t * (1.781_477_937 + t * (-1.821_255_978 + t * 1.330_274_429))));
-        let above = if z >= 0.0 { tail } else { 1.0 - tail };
-        if deviation * (density - z * above) > allowed { low = middle } else { high = middle }
-    }
-    whole(high)
 }
 
 /// The size that a pool is kept at: follows what is wanted at once upwards and slowly downwards, within its bounds.

@@ -27,7 +27,7 @@ pub const EVERY: Duration = Duration::from_secs(1);
 /// How long an operation can be looked at after its end.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 /// At most so many machines are being made for one pool at a time.
-const FILLING: u32 = 8;
+pub const FILLING: u32 = 8;
 /// What a refill is taken to last until one was seen, in seconds.
 const REFILL_SECONDS: f64 = 5.0;
 
@@ -153,6 +153,9 @@ impl Tender {
     async fn fill(&mut self, machines: &[Versioned<Vm>]) -> Result<usize, StepError> {
         let (world, now) = (self.runner.world().clone(), self.seconds());
         let open = journal::open(&world).await?;
+        // Who waits for a machine comes before who may want one: in a burst the hosts' time goes to handing over.
+        let waiting = open.iter().filter(|operation| operation.row.kind == JourneyKind::HandOver).count();
+        let room = FILLING.saturating_sub(as_u32(waiting)).max(1);
         let mut filling = 0;
         for pool in pool::all(world.store()).await? {
             let pool = pool.row;
@@ -168,7 +171,7 @@ impl Tender {
             if pool.draining {
                 size = 0;
             }
-            let missing = size.saturating_sub(ready + under_way).min(FILLING.saturating_sub(under_way));
+            let missing = size.saturating_sub(ready + under_way).min(room.saturating_sub(under_way));
             for _ in 0..missing {
                 self.submit(JourneyKind::PoolFill, &FillPool { pool: pool.id }, None).await?;
                 filling += 1;

@@ -16,39 +16,39 @@ fn steady(each: u32, every: u64, seconds: u64) -> Demand {
     demand
 }
 
-/// E[(D − S)⁺] by adding it up, for Poisson demand.
-fn shortage(mean: f64, stock: u32) -> f64 {
-    let mut term = (-mean).exp();
-    let mut sum = 0.0;
-    for k in 0..1000_u32 {
-        sum += f64::from(k.saturating_sub(stock)) * term;
-        term *= mean / f64::from(k + 1);
-    }
-    sum
+/// Erlang's loss formula by its definition: the share of time in which all are away.
+fn blocked(mean: f64, stock: u32) -> f64 {
+    let terms: Vec<f64> = (0..=stock)
+        .scan(1.0, |term, k| {
+            if k > 0 {
+                *term *= mean / f64::from(k);
+            }
+            Some(*term)
+        })
+        .collect();
+    terms.last().unwrap() / terms.iter().sum::<f64>()
 }
 
 #[test]
 fn the_least_stock_is_the_least_that_serves_the_share() {
     for mean in [0.1, 1.0, 5.0, 40.0, 300.0] {
         for rate in [0.5, 0.9, 0.99] {
-            let stock = least_stock(mean, 1.0, rate);
-            assert!(
-                shortage(mean, stock) <= (1.0 - rate) * mean + 1e-9,
-                "{stock} too few for {mean} at {rate}"
-            );
-            assert!(shortage(mean, stock - 1) > (1.0 - rate) * mean, "{stock} too many for {mean} at {rate}");
+            let stock = least_stock(mean, rate);
+            assert!(blocked(mean, stock) <= 1.0 - rate, "{stock} too few for {mean} at {rate}");
+            assert!(blocked(mean, stock - 1) > 1.0 - rate, "{stock} too many for {mean} at {rate}");
         }
     }
+    assert_eq!(least_stock(10.0, 0.0), 0);
 }
 
 #[test]
-fn far_out_the_normal_distribution_takes_over_without_a_jump() {
-    for rate in [0.9, 0.99] {
-        let exact = least_stock(640.0, 1.0, rate);
-        let normal = normal_stock(640.0, 640.0_f64.sqrt(), (1.0 - rate) * 640.0);
-        assert!(exact.abs_diff(normal) <= 1, "{exact} and {normal}");
-    }
-    assert!((5_000..5_200).contains(&least_stock(5_000.0, 1.0, 0.999)));
+fn bursts_that_have_been_are_met_whole() {
+    // Twenty at once, every half an hour, and a refill is over long before the next: nineteen serve 95 of a hundred.
+    let demand = steady(20, 1800, 2 * 3600);
+    assert_eq!(demand.would_have_served(60.0, 0.95), 19);
+    assert_eq!(demand.would_have_served(60.0, 0.9999), 20);
+    // Machines that take an hour must do for two bursts.
+    assert_eq!(demand.would_have_served(2400.0, 0.9999), 40);
 }
 
 #[test]
