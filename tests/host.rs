@@ -177,6 +177,46 @@ fn documents_become_networks_ports_and_guests_and_go_again() {
 }
 
 #[test]
+fn a_guest_that_did_not_follow_sees_its_link_bounce_and_one_with_a_new_name_does_not() {
+    let stage = Stage::new();
+    let a = vm("vm-a", 11);
+    let agent = stage.agent();
+    let mut generation = 0;
+    let mut put = |vm: &VmDesired| {
+        generation += 1;
+        stage.town.desired.put(stage.town.host, document(generation, &[100], &[vm]));
+        stage.settled(&[vm]);
+    };
+    let changes = || {
+        let file = "/sys/class/net/vm-a/carrier_changes";
+        let text = stage._scene.world.run(None, "ip", &["netns", "exec", "vm-a", "cat", file]).unwrap();
+        text.trim().parse::<u32>().unwrap()
+    };
+    put(&a);
+    let at_first = changes();
+    let renamed = moved(&a, 100, 11);
+    put(&renamed);
+    assert_eq!(stage.document()["ports"][0]["label"], "2");
+    assert_eq!(changes(), at_first, "a new name is no reason");
+    let mut shown = moved(&renamed, 100, 11);
+    shown.bounces = 1;
+    put(&shown);
+    assert_eq!(stage.document()["ports"][0]["label"], "3+1");
+    until("the link to go and come", || changes() == at_first + 2);
+    // An agent that is started anew does not bounce it again.
+    agent.stop();
+    let agent = stage.agent();
+    let mut renamed = moved(&shown, 100, 11);
+    put(&renamed);
+    assert_eq!(changes(), at_first + 2);
+    renamed = moved(&renamed, 100, 11);
+    renamed.bounces = 2;
+    put(&renamed);
+    until("the link to go and come again", || changes() == at_first + 4);
+    agent.stop();
+}
+
+#[test]
 fn a_dead_guest_is_told_of_and_started_again_and_a_stopped_one_is_not() {
     let stage = Stage::new();
     let agent = stage.agent();

@@ -73,6 +73,7 @@ pub(crate) fn vm(port: &str, last: u8) -> VmDesired {
             settings: Settings::default(),
             network: None,
         },
+        bounces: 0,
     }
 }
 

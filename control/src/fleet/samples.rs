@@ -50,6 +50,7 @@ pub(crate) fn vm(generation: u64) -> VmDesired {
             settings: Settings::default(),
             network: None,
         },
+        bounces: 0,
     }
 }
 

@@ -304,7 +304,8 @@ impl Machine {
             Known::Port(is) if *is == should => None,
             Known::Port(is) => {
                 let binding_changes = (is.network, &is.ips) != (should.network, &should.ips);
-                let bounces = binding_changes && is_running;
+                let is_asked = switch::bounces(&is) != switch::bounces(&should);
+                let bounces = (binding_changes || is_asked) && is_running;
                 let by_hypervisor = bounces
                     && hypervisor.link(vm.vm, false).await.map_err(|error| error.problem())?.is_some();
                 let hold = hypervisor.hold();

@@ -149,10 +149,20 @@ pub(super) fn port(vm: &VmDesired) -> Result<PortConfig, Problem> {
     })
 }
 
-/// The label that a machine's port has: its document's generation.
+/// The label that a machine's port has: its document's generation, and how often its link was bounced for nothing else.
 #[must_use]
 pub(super) fn label(vm: &VmDesired) -> String {
-    vm.config.generation.to_string()
+    let generation = vm.config.generation;
+    match vm.bounces {
+        0 => generation.to_string(),
+        bounces => format!("{generation}+{bounces}"),
+    }
+}
+
+/// The second part of a [`label`].
+#[must_use]
+pub(super) fn bounces(port: &PortConfig) -> &str {
+    port.label.as_ref().and_then(|label| label.as_str().split_once('+')).map_or("0", |(_, bounces)| bounces)
 }
 
 /// The request that makes one port another.

@@ -36,7 +36,7 @@ pub enum Power {
 pub struct VmDesired {
     /// Which.
     pub vm: VmId,
-    /// The machine's; what the host reports is about this one. `config.generation`, as text, is the label of the port.
+    /// The machine's; what the host reports is about this one.
     pub generation: u64,
     /// Whether it should run.
     pub power: Power,
@@ -58,8 +58,11 @@ pub struct VmDesired {
     pub ips: Vec<CustomerIp>,
     /// Its rules there.
     pub rules: Vec<RuleConfig>,
-    /// What its metadata service publishes.
+    /// What its metadata service publishes. Its generation and `bounces` make the label of the port.
     pub config: GuestConfig,
+    /// Grows when its guest shall be shown once more that something has changed, though its binding is the same.
+    #[serde(default)]
+    pub bounces: u32,
 }
 
 /// How a machine is.

@@ -51,6 +51,9 @@ pub struct Vm {
     pub config_generation: u64,
     /// The configuration with which its owner's script is run: later ones do not have it, or it would be run again.
     pub script_generation: u64,
+    /// How often its link was bounced because its guest did not follow.
+    #[serde(default)]
+    pub bounces: u32,
     /// True while its configuration is a placeholder's.
     pub partial: bool,
     /// What its owner wants in it.

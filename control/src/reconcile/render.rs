@@ -60,6 +60,7 @@ pub async fn machine(
         ips: nic.binding.addresses,
         rules: terms.rules,
         config,
+        bounces: vm.bounces,
     };
     Ok(Some((vm, Arc::new(desired), nic.binding.network)))
 }

@@ -130,6 +130,7 @@ impl Scene {
             generation: 1,
             config_generation: 1,
             script_generation: 1,
+            bounces: 0,
             partial: false,
             settings: crate::model::Settings::default(),
             rules: Vec::new(),

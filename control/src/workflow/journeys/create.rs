@@ -147,6 +147,7 @@ fn rows(context: &Context<'_>, plan: Plan, id: VmId, host: &Host, nic: &Nic) -> 
         generation: 1,
         config_generation: 1,
         script_generation: 1,
+        bounces: 0,
         partial: plan.pool.is_some(),
         settings: plan.settings,
         rules: plan.rules,

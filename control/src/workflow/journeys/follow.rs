@@ -42,6 +42,7 @@ impl Step for Ready {
                 let runs = subject.vm.row.script_generation == subject.vm.row.config_generation;
                 subject.vm.row.generation += 1;
                 subject.vm.row.config_generation += 1;
+                subject.vm.row.bounces += 1;
                 if runs {
                     subject.vm.row.script_generation = subject.vm.row.config_generation;
                 }
