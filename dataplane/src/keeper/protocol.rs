@@ -296,6 +296,9 @@ impl Ask {
                 if !(1..=MOST_QUEUES).contains(&spec.queues) {
                     return Err(MessageError::Value("a TAP has 1 to 16 queues"));
                 }
+                if !spec.kind.is_tap() && spec.queues > 1 {
+                    return Err(MessageError::Value("an interface of somebody else's has 1 queue"));
+                }
                 if spec.mac.require_unicast().is_err() {
                     return Err(MessageError::Value("an interface's MAC address is a unicast address"));
                 }
@@ -318,11 +321,13 @@ impl Ask {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::desired::PortKind;
     use crate::types::Mtu;
 
     fn spec() -> TapSpec {
         TapSpec {
             name: "web-1".parse().unwrap(),
+            kind: PortKind::Tap,
             netns: Some("guest".into()),
             mac: "02:00:00:00:00:05".parse().unwrap(),
             mtu: Mtu::ETHERNET,

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use super::protocol::{Answer, Ask, Reason, TapName};
+use crate::desired::PortKind;
 use crate::port::open::{OpenError, OpenTap, Opener, TapSpec, UdpUse, namespace_path};
 use crate::port::sys;
 
@@ -141,7 +142,7 @@ impl<O: Opener> Shelf<O> {
             }
         }
         let Some(kept) = self.taps.get_mut(&name) else { return misplaced("the TAP is gone") };
-        if known {
+        if known && spec.kind.is_tap() {
             // As a new one's, the link is up, also if whoever had it before died while holding it down.
             if let Some(queue) = kept.open.queues.first() {
                 // Fails only for an interface that is vanishing at this moment.
@@ -280,7 +281,11 @@ impl KeptTap {
 }
 
 fn is_queue_of(queue: &OwnedFd, spec: &TapSpec) -> bool {
-    sys::tap_name(queue.as_fd()).is_some_and(|name| name == spec.name.as_str())
+    let name = match spec.kind {
+        PortKind::Tap => sys::tap_name(queue.as_fd()),
+        PortKind::Netdev => sys::packet_name(queue.as_fd()),
+    };
+    name.is_some_and(|name| name == spec.name.as_str())
 }
 
 /// The namespace of the TAP that `queues` are of and `control` can configure; `None` when they are not of the one that
@@ -288,7 +293,11 @@ fn is_queue_of(queue: &OwnedFd, spec: &TapSpec) -> bool {
 fn place_of(control: &OwnedFd, queues: &[OwnedFd], spec: &TapSpec) -> Option<(u64, u64)> {
     let control = control.as_fd();
     let place = sys::is_datagram_socket(control).then(|| sys::socket_namespace(control))?.ok()?;
-    let is_there = |queue: &OwnedFd| sys::tap_namespace(queue.as_fd()).is_ok_and(|there| there == place);
+    let stands_in = match spec.kind {
+        PortKind::Tap => sys::tap_namespace,
+        PortKind::Netdev => sys::socket_namespace,
+    };
+    let is_there = |queue: &OwnedFd| stands_in(queue.as_fd()).is_ok_and(|there| there == place);
     (!queues.is_empty() && queues.iter().all(|queue| is_queue_of(queue, spec) && is_there(queue)))
         .then_some(place)
 }
