@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::protocol::{Answer, Ask, Reason, TapName};
 use crate::desired::PortKind;
@@ -111,6 +111,13 @@ impl<O: Opener> Shelf<O> {
     fn tap(&mut self, spec: &TapSpec) -> Reply {
         let name = TapName::of(spec);
         let namespace = namespace_of(spec);
+        if !spec.kind.is_tap() && namespace.is_some() && namespace == namespace_at("/proc/self/ns/net") {
+            // A switch that was taken over could else listen to the host's own network card.
+            return told(
+                format!("interface `{}` stands in the switch's own namespace", spec.name),
+                "put it into a namespace of its own",
+            );
+        }
         if let Some(kept) = self.taps.get(&name) {
             if kept.given {
                 return refused(&OpenError::InterfaceInUse {
@@ -309,8 +316,11 @@ fn inode(socket: &OwnedFd) -> Option<(u64, u64)> {
 
 /// Device and inode of the namespace that a spec names, if there is one now.
 fn namespace_of(spec: &TapSpec) -> Option<(u64, u64)> {
-    let path: PathBuf = namespace_path(spec.netns.as_deref()?);
-    let stat = rustix::fs::stat(&path).ok()?;
+    namespace_at(namespace_path(spec.netns.as_deref()?))
+}
+
+fn namespace_at(path: impl AsRef<Path>) -> Option<(u64, u64)> {
+    let stat = rustix::fs::stat(path.as_ref()).ok()?;
     Some((stat.st_dev, stat.st_ino))
 }
 

@@ -200,7 +200,7 @@ impl OpenError {
                 "name one that `ip netns` lists, or a path such as /proc/PID/ns/net".into()
             }
             Self::NoPermission { .. } => {
-                "run the switch as root or with CAP_NET_ADMIN and CAP_SYS_ADMIN".into()
+                "run the switch as root or with CAP_NET_ADMIN and CAP_SYS_ADMIN, and CAP_NET_RAW for ports of kind netdev".into()
             }
             Self::TunMode { .. } => {
                 "let this user read and write it (`ls -l /dev/net/tun`; mode 0666 is usual)".into()

@@ -149,6 +149,12 @@ fn somebody_elses_interface_is_kept_and_nothing_else_under_its_name() {
             panic!("the interface is there")
         };
         let copies = || given.iter().map(|own| own.try_clone().unwrap()).collect();
+        let own = TapSpec { netns: Some("/proc/self/ns/net".into()), ..netdev("lo") };
+        let (answer, _) = shelf.answer(Ask::Tap { spec: own }, vec![]);
+        assert!(
+            matches!(&answer, Answer::Refused { what, .. } if what.contains("own namespace")),
+            "{answer:?}"
+        );
         // The next switch gets the same socket, and what waits in it.
         shelf.returned();
         let (answer, again) = shelf.answer(Ask::Tap { spec: netdev("vm0") }, vec![]);
