@@ -253,7 +253,7 @@ impl Machine {
         hypervisor: &dyn Hypervisor,
         is_running: bool,
     ) -> Result<Option<ChangeTimes>, Problem> {
-        let should = switch::port(vm)?;
+        let should = switch::port(vm, hypervisor.port_kind())?;
         let told = |fault: SwitchFault| fault.problem();
         let mut is = self.look(&should.name).await?;
         // What is not known to be so any more if this is interrupted.
@@ -426,6 +426,7 @@ fn spec(vm: &VmDesired) -> VmSpec {
         port: vm.port.clone(),
         hostname: vm.config.hostname.clone(),
         image: vm.image.clone(),
+        mac: vm.mac,
         vcpus: vm.vcpus,
         memory_mib: vm.memory_mib,
     }
