@@ -34,14 +34,14 @@ fn quiet() {
 /// The next frame, as bytes.
 fn next(device: &dyn Device, buffer: &mut Buffer) -> (Vec<u8>, Offload) {
     let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
+    loop {
         if let Some(got) = device.receive(0, buffer).unwrap() {
             let offload = got.offload.unwrap();
             return (buffer.packet(got.length, offload).frame().to_vec(), offload);
         }
+        assert!(begun.elapsed() < PATIENCE, "no frame came");
         std::thread::sleep(Duration::from_micros(100));
     }
-    panic!("no frame came");
 }
 
 fn frame(mark: u8) -> Vec<u8> {
