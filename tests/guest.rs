@@ -69,6 +69,7 @@ fn spec() -> VmSpec {
         port: PORT.into(),
         hostname: "booting".into(),
         image: "netns".parse().unwrap(),
+        mac: MAC.parse().unwrap(),
         vcpus: 1,
         memory_mib: 256,
     }

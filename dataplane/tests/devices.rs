@@ -12,16 +12,19 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use dataplane::desired::PortKind;
 use dataplane::offload::checksum;
 use dataplane::offload::coalesce::{Arrived, Coalescer};
 use dataplane::offload::segment::{Cut, MAX_HEADERS};
 use dataplane::packet::{Buffer, Checksum, Offload, SegmentKind, Segmentation};
 use dataplane::port::open::{Direct, OpenError, TapSpec};
 use dataplane::port::tap::Tap;
-use dataplane::port::{Device, DeviceError};
+use dataplane::port::{Device, DeviceError, Interface};
 use dataplane::types::{Mtu, PhysicalIp, PortId};
 use dataplane::underlay::udp::{self, Udp};
 use dataplane::underlay::{Outgoing, SendError, Underlay};
+
+mod netdev;
 
 /// How long a test waits for its other half before it fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -67,6 +70,7 @@ fn ip(arguments: &str) -> String {
 fn spec(name: &str) -> TapSpec {
     TapSpec {
         name: name.parse().unwrap(),
+        kind: PortKind::Tap,
         netns: None,
         mac: "02:00:00:00:00:0a".parse().unwrap(),
         mtu: Mtu::ETHERNET,

@@ -3,7 +3,7 @@
 //!
 //! Rooms, in an order in which they can be read: [`config`] (what comes and what goes, with its limits), [`os`] (what is
 //! done to a system, as a trait), [`linux`] (that trait for Linux), [`state`] (what survives a restart), `metadata` (HTTP),
-//! `link` and `lease` (when to look again), [`agent`] (the flow), `init` (PID 1 of a guest made of namespaces),
+//! `link` and `lease` (when to look again), [`agent`] (the flow), `init` (PID 1 of a guest made of namespaces, and of a virtual machine),
 //! `options` (the command line).
 //!
 //! Never here: an async runtime, TLS, a netlink listener (the kernel merges link events for a second across namespaces), or

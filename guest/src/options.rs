@@ -31,6 +31,8 @@ enum Verb {
     Run(RunOptions),
     /// Be process 1 of a guest that is made of namespaces. The hypervisor calls this; nobody else should.
     Init(init::InitOptions),
+    /// Be process 1 of a virtual machine, as its kernel starts it. Nobody else should call this.
+    Boot(init::machine::MachineOptions),
 }
 
 #[derive(Debug, Args)]
@@ -71,6 +73,9 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match Options::try_parse_from(words) {
         Ok(Options { verb: Verb::Run(options) }) => run(options),
         Ok(Options { verb: Verb::Init(options) }) => init::run(&options).map_err(|error| error.to_string()),
+        Ok(Options { verb: Verb::Boot(options) }) => {
+            init::machine::run(&options).map_err(|error| error.to_string())
+        }
         Err(error) => {
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };

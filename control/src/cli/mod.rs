@@ -58,7 +58,7 @@ enum Command {
     Controller(controller::Args),
     /// Run a whole cluster on this machine, to try it
     #[command(
-        long_about = "Run a whole cluster on this machine, to try it.\n\nA controller and hosts, each with a switch and an agent, in namespaces of their own that vanish with this process. Machines are of kind netns: network namespaces with an init process, a DHCP client and an agent. It needs root."
+        long_about = "Run a whole cluster on this machine, to try it.\n\nA controller and hosts, each with a switch and an agent, in namespaces of their own that vanish with this process. Machines are of kind netns (network namespaces with an init process, a DHCP client and an agent), or virtual machines (--images). It needs root."
     )]
     Dev(DevArgs),
     #[command(flatten)]

@@ -80,6 +80,9 @@ pub(super) struct Add {
 enum Kind {
     /// A TAP device that the switch makes
     Tap,
+    /// An interface that is there already, such as the TAP of a hypervisor, in a namespace without addresses; its link
+    /// is its maker's to raise and drop
+    Netdev,
 }
 
 #[derive(Debug, clap::Args)]
@@ -166,19 +169,12 @@ impl Verb {
 
 impl Add {
     fn port(self) -> PortConfig {
-        let Self { name, network, mac, ips, kind: Kind::Tap, netns, queues, hostname, label } = self;
-        PortConfig {
-            name,
-            network,
-            mac,
-            ips,
-            kind: PortKind::Tap,
-            netns,
-            queues,
-            hostname,
-            label,
-            rules: Vec::new(),
-        }
+        let Self { name, network, mac, ips, kind, netns, queues, hostname, label } = self;
+        let kind = match kind {
+            Kind::Tap => PortKind::Tap,
+            Kind::Netdev => PortKind::Netdev,
+        };
+        PortConfig { name, network, mac, ips, kind, netns, queues, hostname, label, rules: Vec::new() }
     }
 }
 
@@ -248,7 +244,10 @@ fn show_one(port: &PortDetail) -> String {
         ("network", config.network.to_string()),
         ("mac", config.mac.to_string()),
         ("addresses", list(&config.ips)),
-        ("device", format!("tap, {} queue(s), netns {}", config.queues, or_dash(config.netns.as_ref()))),
+        ("device", {
+            let (kind, netns) = (config.kind, or_dash(config.netns.as_ref()));
+            format!("{kind}, {} queue(s), netns {netns}", config.queues)
+        }),
         ("hostname", or_dash(config.hostname.as_ref())),
         ("label", or_dash(config.label.as_ref())),
         ("link", link(port.summary.link).into()),

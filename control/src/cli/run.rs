@@ -17,8 +17,8 @@ use super::failure::{Failure, USAGE};
 /// Run the switch of this host until it is told to stop.
 ///
 /// It starts its keeper, a small process that makes TAP devices in namespaces and keeps them open. For that it needs root
-/// (or CAP_NET_ADMIN and CAP_SYS_ADMIN): without them it starts, warns, and cannot add ports. The switch itself then gives
-/// up all privileges. The control socket appears when the switch is ready.
+/// (or CAP_NET_ADMIN and CAP_SYS_ADMIN, and CAP_NET_RAW for ports of kind netdev): without them it starts, warns, and cannot
+/// add ports. The switch itself then gives up all privileges. The control socket appears when the switch is ready.
 ///
 /// SIGTERM ends the switch alone: the keeper holds TAPs and sockets for the next one (`keep_seconds` in the configuration),
 /// so that guests see no link loss. SIGINT (control-C) and `shunt vswitch stop` end the keeper too. SIGHUP is logged

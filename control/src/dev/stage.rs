@@ -37,6 +37,13 @@ pub struct Stage {
     world: Arc<World>,
 }
 
+/// How a cluster is made.
+#[derive(Clone, Debug, Default)]
+pub struct StageOptions {
+    /// Where images for virtual machines are: with it, hosts run machines of kind qemu too.
+    pub images: Option<PathBuf>,
+}
+
 /// A host of the cluster.
 pub struct StageHost {
     /// Its namespace and address.
@@ -60,6 +67,14 @@ impl Stage {
     /// # Errors
     /// What does not start, with its log.
     pub fn start(binary: &Path, hosts: u8) -> Result<Self, LabError> {
+        Self::start_with(binary, hosts, &StageOptions::default())
+    }
+
+    /// The same, made as `options` say.
+    ///
+    /// # Errors
+    /// As [`Stage::start`].
+    pub fn start_with(binary: &Path, hosts: u8, options: &StageOptions) -> Result<Self, LabError> {
         let world = Arc::new(World::new()?);
         make_fabric(&world)?;
         let mut stage = Self {
@@ -70,13 +85,15 @@ impl Stage {
             world,
         };
         stage.world.run(None, "mkdir", &["-p", FAIL_POINTS])?;
+        // An emulated machine on a busy one follows slowly.
+        let guest_seconds = if options.images.is_some() { 90 } else { 20 };
         let config = format!(
-            "state_dir = \"{CONTROLLER_DIR}/state\"\napi = \"{API}\"\nhosts = \"{HOSTS}\"\n[limits]\nguest_seconds = 20\n"
+            "state_dir = \"{CONTROLLER_DIR}/state\"\napi = \"{API}\"\nhosts = \"{HOSTS}\"\n[limits]\nguest_seconds = {guest_seconds}\n"
         );
         stage.world.write(&format!("{CONTROLLER_DIR}/controller.toml"), &config)?;
         stage.start_controller()?;
         for number in 1..=hosts {
-            stage.add_host(number)?;
+            stage.add_host(number, options)?;
         }
         let count = usize::from(hosts);
         wait_until("all hosts to be connected", PATIENCE, || {
@@ -94,16 +111,20 @@ impl Stage {
         Ok(stage)
     }
 
-    fn add_host(&mut self, number: u8) -> Result<(), LabError> {
+    fn add_host(&mut self, number: u8, options: &StageOptions) -> Result<(), LabError> {
         let name = format!("host-{number}");
         let host = Host::new(&self.world, &name, IpAddr::V4(Ipv4Addr::new(192, 0, 2, number)))?;
-        let options = SwitchOptions { metadata: true, ..SwitchOptions::default() };
-        let switch = Switch::new(&self.world, &self.binary, &host, &options)?;
+        let with_metadata = SwitchOptions { metadata: true, ..SwitchOptions::default() };
+        let switch = Switch::new(&self.world, &self.binary, &host, &with_metadata)?;
         let dir = format!("/run/lab/agent/{name}");
         self.world.run(None, "mkdir", &["-p", &dir])?;
+        let machines = options.images.as_ref().map(|images| {
+            format!("hypervisors = [\"netns\", \"qemu\"]\nimages = \"{}\"\n", images.display())
+        });
         let config = format!(
-            "physical_ip = \"{}\"\nstate_dir = \"{dir}/state\"\nswitch = \"/run/shunt/{name}.sock\"\nmetadata = \"/run/shunt/{name}.agent\"\n",
-            host.physical_ip
+            "physical_ip = \"{}\"\nstate_dir = \"{dir}/state\"\nswitch = \"/run/shunt/{name}.sock\"\nmetadata = \"/run/shunt/{name}.agent\"\n{}",
+            host.physical_ip,
+            machines.unwrap_or_default()
         );
         self.world.write(&format!("{dir}/host.toml"), &config)?;
         let answer = self.say(&["host", "token", "--name", &name])?;

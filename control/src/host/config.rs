@@ -45,7 +45,13 @@ pub const KEYS: &[Key] = &[
         name: "hypervisors",
         kind: "list of names",
         default: "[\"netns\"]",
-        sentence: "What runs machines here: `netns`.",
+        sentence: "What runs machines here: `netns` (guests made of namespaces), `qemu` (virtual machines). A pool names one of them.",
+    },
+    Key {
+        name: "images",
+        kind: "path of a directory",
+        default: "\"/var/lib/shunt/images\"",
+        sentence: "What virtual machines boot: for each image a directory of its name with the files `kernel` and `initramfs`. `images/tiny/build DIRECTORY` makes one.",
     },
 ];
 
@@ -70,7 +76,13 @@ pub struct HostFile {
     /// What runs machines.
     #[serde(default = "default_hypervisors")]
     pub hypervisors: Vec<Name>,
+    /// What virtual machines boot.
+    #[serde(default = "default_images")]
+    pub images: PathBuf,
 }
+
+/// What can run machines.
+const HYPERVISORS: [&str; 2] = ["netns", "qemu"];
 
 fn default_state_dir() -> PathBuf {
     "/var/lib/shunt/host".into()
@@ -82,6 +94,10 @@ fn default_switch() -> PathBuf {
 
 fn default_metadata() -> PathBuf {
     "/run/shunt/metadata.sock".into()
+}
+
+fn default_images() -> PathBuf {
+    "/var/lib/shunt/images".into()
 }
 
 fn default_hypervisors() -> Vec<Name> {
@@ -136,10 +152,13 @@ impl HostFile {
                 "write for example 192.0.2.10:9479",
             );
         }
-        match config.hypervisors.iter().find(|name| name.as_str() != "netns") {
-            Some(unknown) => refuse("hypervisors", format!("{unknown} is not known"), "use netns"),
+        match config.hypervisors.iter().find(|name| !HYPERVISORS.contains(&name.as_str())) {
+            Some(unknown) => refuse("hypervisors", format!("{unknown} is not known"), "use netns or qemu"),
             None if config.hypervisors.is_empty() => {
-                refuse("hypervisors", "there is none".into(), "name at least one: netns")
+                refuse("hypervisors", "there is none".into(), "name at least one: netns, qemu")
+            }
+            None if !config.images.is_absolute() => {
+                refuse("images", "the path is not absolute".into(), "name a directory from / on")
             }
             None => Ok(config),
         }
@@ -175,7 +194,9 @@ mod tests {
         assert_eq!(default("switch"), format!("{:?}", config.switch));
         assert_eq!(default("metadata"), format!("{:?}", config.metadata));
         assert_eq!(config.hypervisors.iter().map(Name::as_str).collect::<Vec<_>>(), ["netns"]);
+        assert_eq!(default("images"), format!("{:?}", config.images));
         assert!(config.controllers.is_empty());
+        assert!(parse("physical_ip = \"192.0.2.1\"\nhypervisors = [\"netns\", \"qemu\"]").is_ok());
     }
 
     #[test]
@@ -197,7 +218,8 @@ mod tests {
             (with("state_dir = \"\""), "state_dir", "empty"),
             (with("controllers = [\"here\"]"), "controllers", "no HOST:PORT"),
             (with("controllers = [\":80\"]"), "controllers", "no HOST:PORT"),
-            (with("hypervisors = [\"qemu\"]"), "hypervisors", "not known"),
+            (with("hypervisors = [\"xen\"]"), "hypervisors", "not known"),
+            (with("images = \"images\""), "images", "not absolute"),
             (with("hypervisors = []"), "hypervisors", "none"),
             (with("hypervisors = [\"-\"]"), "line 2", "not a name"),
             (long, "host.toml, switch", "108 bytes"),

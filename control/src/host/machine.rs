@@ -289,7 +289,7 @@ impl Machine {
         hypervisor: &dyn Hypervisor,
         is_running: bool,
     ) -> Result<Option<ChangeTimes>, Obstacle> {
-        let should = switch::port(vm)?;
+        let should = switch::port(vm, hypervisor.port_kind())?;
         let mut is = self.look(&should.name).await?;
         // What is not known to be so any more if this is interrupted.
         self.port = Known::Nothing;
@@ -458,6 +458,7 @@ fn spec(vm: &VmDesired) -> VmSpec {
         port: vm.port.clone(),
         hostname: vm.config.hostname.clone(),
         image: vm.image.clone(),
+        mac: vm.mac,
         vcpus: vm.vcpus,
         memory_mib: vm.memory_mib,
     }

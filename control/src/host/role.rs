@@ -12,6 +12,7 @@ use super::metadata::Report;
 use crate::fleet::Pace;
 use crate::hypervisor::Hypervisor;
 use crate::hypervisor::netns::{GuestProgram, Netns};
+use crate::hypervisor::qemu::Qemu;
 use crate::imds::{Imds, Limits};
 use crate::model::Problem;
 
@@ -52,6 +53,10 @@ impl Role {
         if config.hypervisors.iter().any(|name| name.as_str() == "netns") {
             let netns = Netns::new(config.state_dir.join("netns"), guest).map_err(|error| error.problem())?;
             hypervisors.push(Arc::new(netns));
+        }
+        if config.hypervisors.iter().any(|name| name.as_str() == "qemu") {
+            let qemu = Qemu::new(config.state_dir.join("qemu"), config.images.clone());
+            hypervisors.push(Arc::new(qemu.map_err(|error| error.problem())?));
         }
         let parts = Parts {
             inventory: inventory(&config),

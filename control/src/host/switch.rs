@@ -130,7 +130,7 @@ impl Switch {
 ///
 /// # Errors
 /// When its name cannot be a port's, or its generation no label.
-pub(super) fn port(vm: &VmDesired) -> Result<PortConfig, Problem> {
+pub(super) fn port(vm: &VmDesired, kind: PortKind) -> Result<PortConfig, Problem> {
     let wrong =
         |error: String| Problem::new(error, format!("vm {}", vm.vm), "delete the machine and make it anew");
     let name: PortName = vm.port.parse().map_err(|error| wrong(format!("{error}")))?;
@@ -140,7 +140,7 @@ pub(super) fn port(vm: &VmDesired) -> Result<PortConfig, Problem> {
         network: vm.network,
         mac: vm.mac,
         ips: vm.ips.clone(),
-        kind: PortKind::Tap,
+        kind,
         netns: Some(vm.port.clone()),
         queues: 1,
         hostname: None,

@@ -1,6 +1,6 @@
 //! What can go wrong with machines, each with the act that failed, and what people are told about it.
 
-use crate::model::{Problem, VmId};
+use crate::model::{Name, Problem, VmId};
 use std::{io, path::Path};
 use thiserror::Error;
 
@@ -33,6 +33,22 @@ pub enum HypervisorError {
         act: &'static str,
         /// On what.
         path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There is nothing to boot.
+    #[error("there is no image {image}: {path} holds no `kernel` and `initramfs`")]
+    NoImage {
+        /// What was asked for.
+        image: Name,
+        /// Where it was looked for.
+        path: String,
+    },
+    /// A machine's monitor.
+    #[error("the monitor of machine {vm} does not do it: {source}")]
+    Monitor {
+        /// Which.
+        vm: VmId,
         /// Why not.
         source: io::Error,
     },
@@ -71,8 +87,13 @@ impl HypervisorError {
                 "see what the program says; the host agent needs root's rights".to_owned()
             }
             Self::File { .. } => "see that the directory is the host agent's own and not full".to_owned(),
+            Self::NoImage { image, .. } => {
+                format!("build it (images/{image}/build) into the directory that `images` in host.toml names")
+            }
+            Self::Monitor { .. } => "look at the machine's log; it may hang, and can be stopped".to_owned(),
             Self::NotStarted { .. } => {
-                "see that the kernel allows user namespaces (user.max_user_namespaces)".to_owned()
+                "see what its log says; guests of kind netns need a kernel that allows user namespaces (user.max_user_namespaces)"
+                    .to_owned()
             }
             Self::Undead(_) => "look at the process in /proc: it hangs in the kernel".to_owned(),
             Self::NamespaceTaken(name) => format!("remove it (ip netns delete {name}) or use another name"),

@@ -1,34 +1,46 @@
-//! What runs machines, as one trait: [`netns`] first, real hypervisors behind the same words.
+//! What runs machines, as one trait: [`netns`] guests made of namespaces, [`qemu`] virtual machines.
 //!
 //! A hypervisor knows machines by id and keeps what it needs to find them again on disk: it is asked what lives, never
 //! told. Never here: networks, addresses, metadata, or a decision about which machine should run.
 
 mod error;
+mod kept;
+mod life;
 pub mod netns;
+pub mod qemu;
 
 pub use error::HypervisorError;
 
 use crate::model::{Name, VmId};
 use async_trait::async_trait;
+use dataplane::desired::PortKind;
+use dataplane::types::MacAddr;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
-use tokio::sync::broadcast;
+use std::{ffi::OsString, process::Stdio, time::Duration};
+use tokio::{process::Command, sync::broadcast};
 
 /// A machine as it is to be made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmSpec {
     /// Which.
     pub vm: VmId,
-    /// Name of its port, its interface and (of the kind netns) its network namespace: at most 15 bytes.
+    /// Name of its port, its interface on the host and the network namespace of that: at most 15 bytes.
     pub port: String,
     /// Its name until it has read its configuration.
     pub hostname: String,
     /// What it boots.
     pub image: Name,
+    /// The address of its interface; all zeros in what was kept before this was.
+    #[serde(default = "no_mac")]
+    pub mac: MacAddr,
     /// Virtual processors.
     pub vcpus: u16,
     /// Memory, in MiB.
     pub memory_mib: u32,
+}
+
+const fn no_mac() -> MacAddr {
+    MacAddr([0; 6])
 }
 
 /// A machine that runs.
@@ -86,6 +98,11 @@ pub trait Hypervisor: Send + Sync {
     /// Name of the kind, as a machine's row has it.
     fn kind(&self) -> &'static str;
 
+    /// What its machines' ports are made of; a [`PortKind::Netdev`] is there when the machine is made.
+    fn port_kind(&self) -> PortKind {
+        PortKind::Tap
+    }
+
     /// Makes a machine, not running: afterwards its port can be made.
     ///
     /// # Errors
@@ -133,4 +150,39 @@ pub trait Hypervisor: Send + Sync {
 
     /// What happens from now on. A receiver that lags asks [`Hypervisor::state`] again.
     fn events(&self) -> broadcast::Receiver<VmEvent>;
+}
+
+/// `PATH` with the directories of system programs, which a user's shell may lack.
+fn path() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin");
+    path
+}
+
+/// Checks that programs, given with their Debian packages, are installed.
+fn require_programs(programs: &[(&'static str, &'static str)]) -> Result<(), HypervisorError> {
+    let path = path();
+    let is_there = |program| std::env::split_paths(&path).any(|directory| directory.join(program).is_file());
+    match programs.iter().find(|(program, _)| !is_there(program)) {
+        None => Ok(()),
+        Some(&(program, package)) => Err(HypervisorError::MissingProgram { program, package }),
+    }
+}
+
+/// Runs a program to its end.
+async fn run(program: &str, words: &[&str]) -> Result<(), HypervisorError> {
+    let failed = |output: String| HypervisorError::Program {
+        command: format!("{program} {}", words.join(" ")),
+        output,
+    };
+    let output = Command::new(program).args(words).env("PATH", path()).stdin(Stdio::null()).output().await;
+    let output = output.map_err(|error| failed(error.to_string()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}
+
+async fn ip(words: &[&str]) -> Result<(), HypervisorError> {
+    run("ip", words).await
 }

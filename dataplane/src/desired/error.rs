@@ -135,6 +135,14 @@ pub enum ConfigError {
     /// A port whose device would have no queue.
     #[error("port {0} has no queue")]
     NoQueue(PortName),
+    /// A port of kind netdev with several queues.
+    #[error("port {0} is of kind netdev and has more than one queue")]
+    NetdevQueues(PortName),
+    /// A port of kind netdev whose frames this machine's own stack would see too.
+    #[error(
+        "port {0} is of kind netdev and names no namespace: the switch's own IP stack would hear its guest, and answer"
+    )]
+    NetdevExposed(PortName),
     /// More of something than the switch keeps per item.
     #[error("{count} {what} are too many: at most {most}")]
     TooMany {
@@ -273,12 +281,12 @@ impl ConfigError {
             | Self::RouteToSelf { network, prefix } => format!("network {network}, route {prefix}"),
             Self::DuplicatePort(port) => format!("port {port}"),
             Self::NoAddress(port) => format!("port {port}, ips"),
-            Self::NoQueue(port) => format!("port {port}, queues"),
+            Self::NoQueue(port) | Self::NetdevQueues(port) => format!("port {port}, queues"),
             Self::RouterMac { port, .. } | Self::DuplicateMac { port, .. } => format!("port {port}, mac"),
             Self::DuplicateIp { port, .. } | Self::IpOutside { port, .. } | Self::GatewayIp { port, .. } => {
                 format!("port {port}, ips")
             }
-            Self::Namespace { port, .. } => format!("port {port}, netns"),
+            Self::Namespace { port, .. } | Self::NetdevExposed(port) => format!("port {port}, netns"),
             Self::Hostname { port, .. } => format!("port {port}, hostname"),
             Self::Rule { port, rule, .. } => format!("port {port}, rule {rule}"),
         }
@@ -313,6 +321,10 @@ impl ConfigError {
             Self::DuplicatePort(_) => "give one of them another name".into(),
             Self::NoAddress(_) => "give it at least one with --ip".into(),
             Self::NoQueue(_) => "give it one, or as many as workers shall read it".into(),
+            Self::NetdevQueues(_) => "give it one".into(),
+            Self::NetdevExposed(_) => {
+                "put the interface into a namespace of its own and name that with --netns".into()
+            }
             Self::TooMany { most, .. } => format!("keep to {most}"),
             Self::RouterMac { .. } | Self::DuplicateMac { .. } => "choose another MAC address".into(),
             Self::DuplicateIp { port, other, .. } if port == other => "name it once".into(),

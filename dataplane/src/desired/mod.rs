@@ -203,7 +203,7 @@ pub struct PortConfig {
     #[serde(default)]
     pub kind: PortKind,
     /// The network namespace that the device's interface stands in: a name under /run/netns or an absolute path.
-    /// Absent: the switch's own.
+    /// Absent: the switch's own; an interface of kind [`PortKind::Netdev`] has to have one of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,
     /// Receive queues of the device, each read by one worker.
@@ -237,6 +237,22 @@ pub enum PortKind {
     /// A TAP device that the switch makes.
     #[default]
     Tap,
+    /// An interface that a hypervisor made and holds, which the switch attaches to.
+    Netdev,
+}
+
+impl PortKind {
+    /// Is it a device that the switch makes?
+    #[must_use]
+    pub const fn is_tap(&self) -> bool {
+        matches!(self, Self::Tap)
+    }
+}
+
+impl fmt::Display for PortKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_tap() { "tap" } else { "netdev" })
+    }
 }
 
 /// How tunnelled packets look between hosts.

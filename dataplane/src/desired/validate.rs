@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{ConfigError, HostConfig, NetworkConfig, NextHop, PortConfig, RuleError, Subnet, UnderlayConfig};
+use super::{
+    ConfigError, HostConfig, NetworkConfig, NextHop, PortConfig, PortKind, RuleError, Subnet, UnderlayConfig,
+};
 use crate::types::{CustomerIp, Generation, MacAddr, Mtu, TypeError, Vni};
 
 /// Below this a client would spend its life renewing.
@@ -205,6 +207,9 @@ impl PortConfig {
         if self.queues == 0 {
             return Err(ConfigError::NoQueue(self.name.clone()));
         }
+        if self.kind == PortKind::Netdev && self.queues > 1 {
+            return Err(ConfigError::NetdevQueues(self.name.clone()));
+        }
         if self.ips.is_empty() {
             return Err(ConfigError::NoAddress(self.name.clone()));
         }
@@ -216,6 +221,9 @@ impl PortConfig {
             && !is_namespace(netns)
         {
             return Err(ConfigError::Namespace { netns: netns.clone(), port: self.name.clone() });
+        }
+        if self.kind == PortKind::Netdev && self.netns.is_none() {
+            return Err(ConfigError::NetdevExposed(self.name.clone()));
         }
         match &self.hostname {
             Some(hostname) if hostname.as_str().len() > 64 => {

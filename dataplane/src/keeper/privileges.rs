@@ -6,9 +6,10 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-/// To make and configure interfaces and force the sizes of buffers; to enter namespaces, those of other users' processes
-/// included.
+/// To make and configure interfaces and force the sizes of buffers; to attach to those that hypervisors hold; to enter
+/// namespaces, those of other users' processes included.
 const OF_A_KEEPER: CapabilitySet = CapabilitySet::NET_ADMIN
+    .union(CapabilitySet::NET_RAW)
     .union(CapabilitySet::SYS_ADMIN)
     .union(CapabilitySet::SYS_PTRACE)
     .union(CapabilitySet::DAC_READ_SEARCH);
@@ -21,6 +22,11 @@ pub fn missing_of_a_keeper() -> io::Result<Vec<(&'static str, &'static str)>> {
     let own = rustix::thread::capabilities(None)?.effective;
     let needed = [
         (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN", "no TAP can be made, so ports cannot be added"),
+        (
+            CapabilitySet::NET_RAW,
+            "CAP_NET_RAW",
+            "no interface of a hypervisor's can be attached to, so ports of kind netdev cannot be added",
+        ),
         (
             CapabilitySet::SYS_ADMIN,
             "CAP_SYS_ADMIN",

@@ -296,6 +296,11 @@ impl Ask {
                 if !(1..=MOST_QUEUES).contains(&spec.queues) {
                     return Err(MessageError::Value("a TAP has 1 to 16 queues"));
                 }
+                if !spec.kind.is_tap() && (spec.queues > 1 || spec.netns.is_none()) {
+                    return Err(MessageError::Value(
+                        "an interface of somebody else's has 1 queue and stands in a namespace of its own",
+                    ));
+                }
                 if spec.mac.require_unicast().is_err() {
                     return Err(MessageError::Value("an interface's MAC address is a unicast address"));
                 }
@@ -318,16 +323,33 @@ impl Ask {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::desired::PortKind;
     use crate::types::Mtu;
 
     fn spec() -> TapSpec {
         TapSpec {
             name: "web-1".parse().unwrap(),
+            kind: PortKind::Tap,
             netns: Some("guest".into()),
             mac: "02:00:00:00:00:05".parse().unwrap(),
             mtu: Mtu::ETHERNET,
             queues: 2,
             persistent: true,
+        }
+    }
+
+    /// A switch that was taken over could else listen to its host's own network card.
+    #[test]
+    fn an_interface_of_the_hosts_own_namespace_is_not_attached_to() {
+        let netdev = |netns: Option<&str>, queues| TapSpec {
+            kind: PortKind::Netdev,
+            netns: netns.map(str::to_owned),
+            queues,
+            ..spec()
+        };
+        assert_eq!(Ask::Tap { spec: netdev(Some("vm"), 1) }.check(0), Ok(()));
+        for spec in [netdev(None, 1), netdev(Some("vm"), 2)] {
+            assert!(matches!(Ask::Tap { spec }.check(0), Err(MessageError::Value(_))));
         }
     }
 

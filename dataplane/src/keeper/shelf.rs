@@ -6,9 +6,10 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::protocol::{Answer, Ask, Reason, TapName};
+use crate::desired::PortKind;
 use crate::port::open::{OpenError, OpenTap, Opener, TapSpec, UdpUse, namespace_path};
 use crate::port::sys;
 
@@ -110,6 +111,13 @@ impl<O: Opener> Shelf<O> {
     fn tap(&mut self, spec: &TapSpec) -> Reply {
         let name = TapName::of(spec);
         let namespace = namespace_of(spec);
+        if !spec.kind.is_tap() && namespace.is_some() && namespace == namespace_at("/proc/self/ns/net") {
+            // A switch that was taken over could else listen to the host's own network card.
+            return told(
+                format!("interface `{}` stands in the switch's own namespace", spec.name),
+                "put it into a namespace of its own",
+            );
+        }
         if let Some(kept) = self.taps.get(&name) {
             if kept.given {
                 return refused(&OpenError::InterfaceInUse {
@@ -141,7 +149,7 @@ impl<O: Opener> Shelf<O> {
             }
         }
         let Some(kept) = self.taps.get_mut(&name) else { return misplaced("the TAP is gone") };
-        if known {
+        if known && spec.kind.is_tap() {
             // As a new one's, the link is up, also if whoever had it before died while holding it down.
             if let Some(queue) = kept.open.queues.first() {
                 // Fails only for an interface that is vanishing at this moment.
@@ -280,7 +288,11 @@ impl KeptTap {
 }
 
 fn is_queue_of(queue: &OwnedFd, spec: &TapSpec) -> bool {
-    sys::tap_name(queue.as_fd()).is_some_and(|name| name == spec.name.as_str())
+    let name = match spec.kind {
+        PortKind::Tap => sys::tap_name(queue.as_fd()),
+        PortKind::Netdev => sys::packet_name(queue.as_fd()),
+    };
+    name.is_some_and(|name| name == spec.name.as_str())
 }
 
 /// The namespace of the TAP that `queues` are of and `control` can configure; `None` when they are not of the one that
@@ -288,7 +300,11 @@ fn is_queue_of(queue: &OwnedFd, spec: &TapSpec) -> bool {
 fn place_of(control: &OwnedFd, queues: &[OwnedFd], spec: &TapSpec) -> Option<(u64, u64)> {
     let control = control.as_fd();
     let place = sys::is_datagram_socket(control).then(|| sys::socket_namespace(control))?.ok()?;
-    let is_there = |queue: &OwnedFd| sys::tap_namespace(queue.as_fd()).is_ok_and(|there| there == place);
+    let stands_in = match spec.kind {
+        PortKind::Tap => sys::tap_namespace,
+        PortKind::Netdev => sys::socket_namespace,
+    };
+    let is_there = |queue: &OwnedFd| stands_in(queue.as_fd()).is_ok_and(|there| there == place);
     (!queues.is_empty() && queues.iter().all(|queue| is_queue_of(queue, spec) && is_there(queue)))
         .then_some(place)
 }
@@ -300,8 +316,11 @@ fn inode(socket: &OwnedFd) -> Option<(u64, u64)> {
 
 /// Device and inode of the namespace that a spec names, if there is one now.
 fn namespace_of(spec: &TapSpec) -> Option<(u64, u64)> {
-    let path: PathBuf = namespace_path(spec.netns.as_deref()?);
-    let stat = rustix::fs::stat(&path).ok()?;
+    namespace_at(namespace_path(spec.netns.as_deref()?))
+}
+
+fn namespace_at(path: impl AsRef<Path>) -> Option<(u64, u64)> {
+    let stat = rustix::fs::stat(path.as_ref()).ok()?;
     Some((stat.st_dev, stat.st_ino))
 }
 

@@ -1,7 +1,7 @@
 //! A port's device: where a guest's frames come from and go to.
 //!
-//! One file per kind behind the trait [`Device`]: [`memory`] for tests, `tap` behind the feature `io`. A device moves
-//! frames and the offload state that goes with them; it knows nothing about networks. Descriptors are opened by an
+//! One file per kind behind the trait [`Device`]: [`memory`] for tests, `tap` and `netdev` behind the feature `io`. A device
+//! moves frames and the offload state that goes with them; it knows nothing about networks. Descriptors are opened by an
 //! [`open::Opener`], behind which a privileged process may stand. Never here: policy, parsing, threads of the packet path.
 
 use std::io::{self, IoSlice};
@@ -11,6 +11,8 @@ use crate::offload::virtio::HeaderError;
 use crate::packet::{Buffer, Offload};
 
 pub mod memory;
+#[cfg(feature = "io")]
+pub mod netdev;
 #[cfg(feature = "io")]
 pub mod open;
 #[cfg(feature = "io")]
@@ -81,6 +83,41 @@ pub trait Device: Send + Sync {
     /// Raises or drops the link that the guest sees.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// What the kernel says; `Unsupported` when the link is somebody else's.
     fn set_link(&self, up: bool) -> io::Result<()>;
+}
+
+/// A device that is an interface of this machine, opened through an [`open::Opener`].
+#[cfg(feature = "io")]
+pub trait Interface: Device {
+    /// True if the interface was there before it was opened.
+    fn existed(&self) -> bool;
+
+    /// Makes the interface what `spec` says, through `opener`: that needs privilege.
+    ///
+    /// # Errors
+    /// [`open::OpenError`].
+    fn configure(&self, opener: &dyn open::Opener, spec: &open::TapSpec) -> Result<(), open::OpenError>;
+
+    /// Says whether an interface that is ours outlives the switch. One that does not vanishes when the last descriptor
+    /// closes: that is how a port is removed, and it is safe while workers still hold the device.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn set_persistent(&self, persistent: bool) -> io::Result<()>;
+}
+
+/// Opens the interface that `spec` speaks of through `opener`.
+///
+/// # Errors
+/// [`open::OpenError`].
+#[cfg(feature = "io")]
+pub fn open_interface(
+    opener: &dyn open::Opener,
+    spec: &open::TapSpec,
+) -> Result<std::sync::Arc<dyn Interface>, open::OpenError> {
+    Ok(match spec.kind {
+        crate::desired::PortKind::Tap => std::sync::Arc::new(tap::Tap::open(opener, spec)?),
+        crate::desired::PortKind::Netdev => std::sync::Arc::new(netdev::Netdev::open(opener, spec)?),
+    })
 }

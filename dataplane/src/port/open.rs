@@ -15,18 +15,21 @@ use rustix::thread::LinkNameSpaceType;
 use serde::{Deserialize, Serialize};
 
 use super::sys;
-use crate::desired::PortName;
+use crate::desired::{PortKind, PortName};
 use crate::types::{MacAddr, Mtu};
 
-/// A TAP to be opened.
+/// A TAP to be opened, or an interface of somebody else's (in practice a hypervisor's TAP) to be attached to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TapSpec {
     /// The interface's name.
     pub name: PortName,
+    /// Which of the two.
+    #[serde(default, skip_serializing_if = "PortKind::is_tap")]
+    pub kind: PortKind,
     /// Where it stands: a name under /run/netns, an absolute path, or the switch's own namespace.
     pub netns: Option<String>,
-    /// The guest's address, set on the interface.
+    /// The guest's address, set on the interface of a TAP that is ours.
     pub mac: MacAddr,
     /// Set on the interface.
     pub mtu: Mtu,
@@ -130,6 +133,14 @@ pub enum OpenError {
         /// It is a TAP, and the number of its queues does not fit.
         is_tap: bool,
     },
+    /// An interface to be attached to is not there.
+    #[error("interface `{interface}` in {place} does not exist")]
+    InterfaceMissing {
+        /// The interface.
+        interface: PortName,
+        /// Its namespace.
+        place: String,
+    },
     /// Any other refusal by the kernel for an interface.
     #[error("interface `{interface}` in {place}: cannot {act}: {source}")]
     Interface {
@@ -189,7 +200,7 @@ impl OpenError {
                 "name one that `ip netns` lists, or a path such as /proc/PID/ns/net".into()
             }
             Self::NoPermission { .. } => {
-                "run the switch as root or with CAP_NET_ADMIN and CAP_SYS_ADMIN".into()
+                "run the switch as root or with CAP_NET_ADMIN and CAP_SYS_ADMIN, and CAP_NET_RAW for ports of kind netdev".into()
             }
             Self::TunMode { .. } => {
                 "let this user read and write it (`ls -l /dev/net/tun`; mode 0666 is usual)".into()
@@ -208,6 +219,11 @@ impl OpenError {
                 )
             }
             Self::InterfaceKind { .. } => "give the port another name".into(),
+            Self::InterfaceMissing { interface, .. } => {
+                format!(
+                    "start what makes it first (a port of kind netdev attaches to what is there), or make it with `ip tuntap add {interface} mode tap vnet_hdr`"
+                )
+            }
             Self::Interface { .. } => "look for the interface with `ip -details link`".into(),
             Self::AddressInUse { .. } => {
                 "stop the other switch or kernel tunnel device that runs on this host".into()
@@ -226,7 +242,7 @@ impl OpenError {
 /// Opens what the packet path reads and writes.
 pub trait Opener: Send + Sync {
     /// Opens a TAP, creating it if it is not there. One that exists keeps its addresses; its MAC and MTU become the
-    /// specified ones.
+    /// specified ones. Somebody else's interface is attached to and keeps its MAC.
     ///
     /// # Errors
     /// [`OpenError`]; nothing is left behind that was not there before.
@@ -269,6 +285,10 @@ pub struct Direct;
 
 /// Bounds what the guest's stack has not yet taken from the switch, in bytes.
 const TAP_SEND_BUFFER: i32 = 4 << 20;
+/// What a guest has sent and the switch has not yet read, in bytes as the kernel counts them.
+const NETDEV_BUFFER: i32 = 4 << 20;
+/// How many frames fit there at most: the kernel grants twice as much, and counts more than 512 bytes for the least frame.
+const NETDEV_FRAMES: usize = (2 * NETDEV_BUFFER / 512) as usize;
 /// Holds a burst of 64 trains; the kernel may grant less (`net.core.rmem_max`) without `CAP_NET_ADMIN`.
 const UDP_BUFFER: i32 = 8 << 20;
 /// A send socket is never read: what strangers send to it shall cost little.
@@ -277,7 +297,7 @@ const UNREAD_BUFFER: i32 = 4096;
 impl Opener for Direct {
     fn open_tap(&self, spec: &TapSpec) -> Result<OpenTap, OpenError> {
         let Some(netns) = &spec.netns else {
-            return open_tap_here(spec, &place_of(spec));
+            return open_here(spec, &place_of(spec));
         };
         let interface = || spec.name.clone();
         let place = place_of(spec);
@@ -291,7 +311,7 @@ impl Opener for Direct {
                     }
                     _ => OpenError::NamespaceInvalid { interface: interface(), path: shown.clone() },
                 })?;
-            open_tap_here(spec, &place)
+            open_here(spec, &place)
         };
         std::thread::scope(|scope| {
             let failed = |source| OpenError::Interface {
@@ -413,6 +433,59 @@ fn big_buffer(
         .or_else(|_| set(libc::SOL_SOCKET, ask, UDP_BUFFER, "enlarge its buffer"))
 }
 
+/// Opens what `spec` says in the namespace of the calling thread.
+fn open_here(spec: &TapSpec, place: &str) -> Result<OpenTap, OpenError> {
+    match spec.kind {
+        PortKind::Tap => open_tap_here(spec, place),
+        PortKind::Netdev => open_netdev_here(spec, place),
+    }
+}
+
+/// Attaches to an interface in the namespace of the calling thread, by a packet socket that is bound to nothing before
+/// it is set up: whatever it receives has the header, and nothing of it was sent by ourselves.
+fn open_netdev_here(spec: &TapSpec, place: &str) -> Result<OpenTap, OpenError> {
+    let interface = || spec.name.clone();
+    let failed = |act| {
+        move |source: io::Error| match source.kind() {
+            io::ErrorKind::PermissionDenied => OpenError::NoPermission { interface: interface(), act },
+            _ => OpenError::Interface { interface: interface(), place: place.into(), act, source },
+        }
+    };
+    let open = |family, kind, flags, act| {
+        rustix::net::socket_with(family, kind, flags | SocketFlags::CLOEXEC, None)
+            .map_err(|error| failed(act)(error.into()))
+    };
+    let control =
+        open(AddressFamily::INET, SocketType::DGRAM, SocketFlags::empty(), "open a control socket")?;
+    let index = sys::interface_index(control.as_fd(), spec.name.as_str())
+        .map_err(|_| OpenError::InterfaceMissing { interface: interface(), place: place.into() })?;
+    let socket = open(AddressFamily::PACKET, SocketType::RAW, SocketFlags::NONBLOCK, "open a packet socket")?;
+    let set = |level, option, value, act| {
+        sys::set_option(socket.as_fd(), level, option, value).map_err(failed(act))
+    };
+    let packet = libc::SOL_PACKET;
+    set(packet, libc::PACKET_VNET_HDR, 1, "keep super-packets whole (PACKET_VNET_HDR)")?;
+    set(packet, libc::PACKET_IGNORE_OUTGOING, 1, "pass over what it sends itself (PACKET_IGNORE_OUTGOING)")?;
+    set(packet, libc::PACKET_AUXDATA, 1, "be told of VLAN tags (PACKET_AUXDATA)")?;
+    for (force, ask, bytes) in [
+        (libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, NETDEV_BUFFER),
+        (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, TAP_SEND_BUFFER),
+    ] {
+        set(libc::SOL_SOCKET, force, bytes, "enlarge its buffer")
+            .or_else(|_| set(libc::SOL_SOCKET, ask, bytes, "enlarge its buffer"))?;
+    }
+    sys::packet_bind(socket.as_fd(), index).map_err(failed("attach to it"))?;
+    configure(control.as_fd(), spec, place)?;
+    // Kernels before 6.2 know no UDP super-packets, and a packet socket cannot be asked.
+    Ok(OpenTap {
+        queues: vec![socket],
+        control,
+        queue_frames: NETDEV_FRAMES,
+        udp_trains: false,
+        existed: true,
+    })
+}
+
 /// Opens the TAP in the namespace of the calling thread.
 fn open_tap_here(spec: &TapSpec, place: &str) -> Result<OpenTap, OpenError> {
     let interface = || spec.name.clone();
@@ -499,7 +572,10 @@ fn configure(at: BorrowedFd<'_>, spec: &TapSpec, place: &str) -> Result<(), Open
             _ => OpenError::Interface { interface: spec.name.clone(), place: place.into(), act, source },
         }
     };
-    if sys::interface_mac(at, name).map_err(failed("read its MAC address"))? != spec.mac.0 {
+    // The address of an interface that is not ours is not the guest's: that one is at the other end.
+    if spec.kind.is_tap()
+        && sys::interface_mac(at, name).map_err(failed("read its MAC address"))? != spec.mac.0
+    {
         sys::interface_set_mac(at, name, spec.mac.0).map_err(failed("set its MAC address"))?;
     }
     if sys::interface_mtu(at, name).map_err(failed("read its MTU"))? != i32::from(spec.mtu.bytes()) {

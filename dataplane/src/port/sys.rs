@@ -1,4 +1,5 @@
-//! What neither std nor rustix can say to the kernel: TAP and interface ioctls, and datagrams with control messages.
+//! What neither std nor rustix can say to the kernel: TAP and interface ioctls, packet sockets, and datagrams with control
+//! messages.
 //!
 //! The only file of the devices with `unsafe`. Each function is one system call with checked arguments and owns all
 //! memory that the kernel gets to see for the call's duration. Never here: decisions.
@@ -141,7 +142,117 @@ pub(crate) fn tap_set_carrier(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
 
 /// True if an interface of that name stands in the namespace of `socket`.
 pub(crate) fn interface_exists(socket: BorrowedFd<'_>, name: &str) -> bool {
-    interface_ioctl(socket, libc::SIOCGIFINDEX as libc::Ioctl, &mut InterfaceRequest::new(name, [])).is_ok()
+    interface_index(socket, name).is_ok()
+}
+
+/// The number of the interface of that name in the namespace of `socket`.
+pub(crate) fn interface_index(socket: BorrowedFd<'_>, name: &str) -> io::Result<i32> {
+    let mut request = InterfaceRequest::new(name, []);
+    interface_ioctl(socket, libc::SIOCGIFINDEX as libc::Ioctl, &mut request).map(|()| request.int())
+}
+
+const LINK_ADDRESS: libc::socklen_t = 20;
+const _: () = assert!(size_of::<libc::sockaddr_ll>() == LINK_ADDRESS as usize);
+
+/// Attaches a packet socket to the interface of this number, for frames of every protocol.
+pub(crate) fn packet_bind(socket: BorrowedFd<'_>, index: i32) -> io::Result<()> {
+    // SAFETY: all-zero is a valid `sockaddr_ll`: it is numbers only.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = AF_PACKET;
+    address.sll_protocol = ALL_PROTOCOLS.to_be();
+    address.sll_ifindex = index;
+    // SAFETY: the kernel reads `LINK_ADDRESS` bytes, the size of `address` (asserted), during the call.
+    check(unsafe { libc::bind(socket.as_raw_fd(), std::ptr::from_ref(&address).cast(), LINK_ADDRESS) })
+}
+
+const AF_PACKET: u16 = 17;
+const ALL_PROTOCOLS: u16 = 3;
+const _: () = assert!(libc::AF_PACKET == AF_PACKET as i32 && libc::ETH_P_ALL == ALL_PROTOCOLS as i32);
+
+/// The name of the interface that `fd` is attached to, if it is a packet socket that is, and the interface still exists.
+pub(crate) fn packet_name(fd: BorrowedFd<'_>) -> Option<String> {
+    if rustix::net::sockopt::socket_domain(fd) != Ok(rustix::net::AddressFamily::PACKET) {
+        return None;
+    }
+    // SAFETY: all-zero is a valid `sockaddr_ll`.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    let mut length = LINK_ADDRESS;
+    // SAFETY: the kernel writes at most `length` bytes, the size of `address`, during the call; each bit pattern is valid.
+    let asked = check(unsafe {
+        libc::getsockname(fd.as_raw_fd(), std::ptr::from_mut(&mut address).cast(), &raw mut length)
+    });
+    // An interface that was removed leaves -1 behind; 0 is none.
+    if asked.is_err() || address.sll_family != AF_PACKET || address.sll_ifindex <= 0 {
+        return None;
+    }
+    let mut request = InterfaceRequest::new("", address.sll_ifindex.to_ne_bytes());
+    interface_ioctl(fd, libc::SIOCGIFNAME as libc::Ioctl, &mut request).ok()?;
+    let name = request.name.split(|byte| *byte == 0).next()?;
+    std::str::from_utf8(name).ok().map(str::to_owned)
+}
+
+/// Length of the header in front of each frame of a packet socket: `struct virtio_net_hdr`.
+pub(crate) const PACKET_HEADER: usize = 10;
+
+/// What one receive from a packet socket brought.
+pub(crate) struct PacketFrame {
+    /// Bytes of header and frame.
+    pub(crate) bytes: usize,
+    /// The VLAN tag that the kernel took off the frame: protocol and control information.
+    pub(crate) tag: Option<(u16, u16)>,
+    /// True when the frame did not fit and was cut.
+    pub(crate) truncated: bool,
+}
+
+/// Receives one frame, without waiting: its header first, then the frame itself; `None` when none waits.
+pub(crate) fn receive_packet(
+    socket: BorrowedFd<'_>,
+    header: &mut [u8; PACKET_HEADER],
+    into: &mut [u8],
+) -> io::Result<Option<PacketFrame>> {
+    let mut control = ReceiveControl([0; 128]);
+    let mut pieces = [
+        libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: header.len() },
+        libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() },
+    ];
+    // SAFETY: all-zero is a valid `msghdr`: null pointers with zero lengths.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = pieces.as_mut_ptr();
+    message.msg_iovlen = pieces.len();
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = control.0.len();
+    let bytes = loop {
+        // SAFETY: control and both pieces are exclusively ours, outlive the call and have the lengths told.
+        let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+        if let Ok(bytes) = usize::try_from(received) {
+            break bytes;
+        }
+        let error = io::Error::last_os_error();
+        match error.kind() {
+            io::ErrorKind::Interrupted => {}
+            io::ErrorKind::WouldBlock => return Ok(None),
+            _ => return Err(error),
+        }
+    };
+    let mut frame = PacketFrame { bytes, tag: None, truncated: message.msg_flags & libc::MSG_TRUNC != 0 };
+    let mut rest = control.0.get(..message.msg_controllen).unwrap_or_default();
+    while let Some((level, kind, value, behind)) = split_control(rest) {
+        if (level, kind) == (libc::SOL_PACKET, libc::PACKET_AUXDATA) {
+            frame.tag = tag_of(value);
+        }
+        rest = behind;
+    }
+    Ok(Some(frame))
+}
+
+/// The tag in a `struct tpacket_auxdata`: status, three lengths and offsets of 12 bytes, then tag and its protocol.
+fn tag_of(auxdata: &[u8]) -> Option<(u16, u16)> {
+    const TAG_VALID: u32 = 1 << 4;
+    const PROTOCOL_VALID: u32 = 1 << 6;
+    let status = u32::from_ne_bytes(auxdata.first_chunk().copied()?);
+    let [t0, t1, p0, p1] = *auxdata.get(16..)?.first_chunk()?;
+    let protocol = if status & PROTOCOL_VALID != 0 { u16::from_ne_bytes([p0, p1]) } else { 0x8100 };
+    (status & TAG_VALID != 0).then(|| (protocol, u16::from_ne_bytes([t0, t1])))
 }
 
 /// `struct ethtool_drvinfo`: the command, names of 32 bytes (driver, version, firmware, bus, expansion ROM), then 32 bytes.

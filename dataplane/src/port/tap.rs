@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::io::Errno;
 
 use super::open::{OpenError, OpenTap, Opener, TapSpec};
-use super::{Device, DeviceError, Received, sys};
+use super::{Device, DeviceError, Interface, Received, sys};
 use crate::desired::PortName;
 use crate::offload::virtio;
 use crate::packet::{Buffer, Offload};
@@ -58,31 +58,22 @@ impl Tap {
         &self.name
     }
 
-    /// True if the interface was there before it was opened.
-    #[must_use]
-    pub const fn existed(&self) -> bool {
+    fn queue(&self, queue: usize) -> Result<&OwnedFd, DeviceError> {
+        self.queues.get(queue).ok_or(DeviceError::Gone)
+    }
+}
+
+impl Interface for Tap {
+    fn existed(&self) -> bool {
         self.existed
     }
 
-    /// Makes the interface's MAC address and MTU those of `spec`, through `opener`: that needs privilege.
-    ///
-    /// # Errors
-    /// [`OpenError`].
-    pub fn configure(&self, opener: &dyn Opener, spec: &TapSpec) -> Result<(), OpenError> {
+    fn configure(&self, opener: &dyn Opener, spec: &TapSpec) -> Result<(), OpenError> {
         opener.configure_tap(self.control.as_fd(), spec)
     }
 
-    /// Says whether the interface outlives the switch. One that does not vanishes when the last descriptor closes:
-    /// that is how a port is removed, and it is safe while workers still hold the device.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn set_persistent(&self, persistent: bool) -> io::Result<()> {
+    fn set_persistent(&self, persistent: bool) -> io::Result<()> {
         self.queues.first().map_or(Ok(()), |queue| sys::tap_set_persistent(queue.as_fd(), persistent))
-    }
-
-    fn queue(&self, queue: usize) -> Result<&OwnedFd, DeviceError> {
-        self.queues.get(queue).ok_or(DeviceError::Gone)
     }
 }
 

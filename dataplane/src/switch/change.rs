@@ -8,9 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 use super::bounce::Bounce;
 use super::{Desired, Switch, SwitchError, lock};
 use crate::desired::{ConfigError, HostConfig, Label, PortConfig, PortName, RuleConfig};
-use crate::port::Device;
 use crate::port::open::{OpenError, Opener, TapSpec};
-use crate::port::tap::Tap;
+use crate::port::{Device, Interface, open_interface};
 use crate::publish::Version;
 use crate::tables::{Port, Progress, Tables};
 use crate::types::{CustomerIp, Generation, Mtu, Nanos, Vni};
@@ -214,8 +213,8 @@ impl Switch {
         Ok(opened)
     }
 
-    pub(super) fn open_tap(&self, tables: &Tables, port: &Port) -> Result<Arc<Tap>, OpenError> {
-        Tap::open(self.opener.as_ref(), &tap_spec(tables, port)).map(Arc::new)
+    pub(super) fn open_tap(&self, tables: &Tables, port: &Port) -> Result<Arc<dyn Interface>, OpenError> {
+        open_interface(self.opener.as_ref(), &tap_spec(tables, port))
     }
 
     /// A link that cannot be taken down does not stop a durable change: the guest will learn at its next renewal.
@@ -241,7 +240,7 @@ impl Switch {
     }
 
     /// What is left to do when nobody acts by `before` any more: let interfaces follow, and take out what is gone.
-    fn follow(&self, desired: &mut Desired, before: &Plane, after: &Plane) -> Vec<Arc<Tap>> {
+    fn follow(&self, desired: &mut Desired, before: &Plane, after: &Plane) -> Vec<Arc<dyn Interface>> {
         let gone = |name: &PortName| after.tables.port_named(name).is_none();
         let mut removed = Vec::new();
         for (name, tap) in desired.taps.extract_if(|name, _| gone(name)) {
@@ -303,7 +302,7 @@ impl Switch {
 
     /// An interface vanishes with its last descriptor. Workers and old snapshots give theirs up within a batch, or on
     /// waking; until then the port is not gone, and its name not free.
-    fn let_go(&self, removed: Vec<Arc<Tap>>) {
+    fn let_go(&self, removed: Vec<Arc<dyn Interface>>) {
         let begun = Instant::now();
         while removed.iter().any(|tap| Arc::strong_count(tap) > 1) {
             if begun.elapsed() > LET_GO_LIMIT {
@@ -331,11 +330,11 @@ impl Switch {
 /// Devices for a change that may still be refused.
 struct Opened {
     devices: Vec<Option<Arc<dyn Device>>>,
-    new: Vec<(TapSpec, Arc<Tap>)>,
+    new: Vec<(TapSpec, Arc<dyn Interface>)>,
 }
 
 impl Opened {
-    fn place(&mut self, port: &Port, tap: Option<Arc<Tap>>) {
+    fn place(&mut self, port: &Port, tap: Option<Arc<dyn Interface>>) {
         let slot = port.id.index();
         if self.devices.len() <= slot {
             self.devices.resize(slot + 1, None);
@@ -345,7 +344,7 @@ impl Opened {
         }
     }
 
-    fn keep(self, taps: &mut HashMap<PortName, Arc<Tap>>) -> Vec<Option<Arc<dyn Device>>> {
+    fn keep(self, taps: &mut HashMap<PortName, Arc<dyn Interface>>) -> Vec<Option<Arc<dyn Device>>> {
         taps.extend(self.new.into_iter().map(|(spec, tap)| (spec.name, tap)));
         self.devices
     }
@@ -367,6 +366,7 @@ impl Opened {
 pub(super) fn tap_spec(tables: &Tables, port: &Port) -> TapSpec {
     TapSpec {
         name: port.config.name.clone(),
+        kind: port.config.kind,
         netns: port.config.netns.clone(),
         mac: port.mac,
         mtu: tables.vnet(port.vnet).map_or(Mtu::ETHERNET, |vnet| vnet.mtu),

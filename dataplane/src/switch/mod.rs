@@ -29,8 +29,8 @@ use crate::clock::Clock;
 use crate::desired::{HostConfig, PortName};
 use crate::directory::DirectoryWriter;
 use crate::endpoint::Endpoint;
+use crate::port::Interface;
 use crate::port::open::Opener;
-use crate::port::tap::Tap;
 use crate::publish::Publisher;
 use crate::worker::{Plane, Workers};
 
@@ -55,7 +55,7 @@ pub struct Switch {
 struct Desired {
     document: Arc<HostConfig>,
     /// The ports' open devices; a port whose interface could not be had is missing.
-    taps: HashMap<PortName, Arc<Tap>>,
+    taps: HashMap<PortName, Arc<dyn Interface>>,
     last_changes: HashMap<PortName, change::Record>,
     /// Ports in whose queues frames of an earlier binding may wait: a worker has not confirmed the last one.
     between: HashSet<PortName>,

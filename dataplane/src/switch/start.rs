@@ -12,9 +12,8 @@ use crate::clock::Clock;
 use crate::desired::ConfigError;
 use crate::directory::{DirectoryError, DirectoryWriter};
 use crate::endpoint::{self, Endpoint};
-use crate::port::Device;
 use crate::port::open::{OpenError, Opener};
-use crate::port::tap::Tap;
+use crate::port::{Device, Interface, open_interface};
 use crate::publish::Publisher;
 use crate::tables::Tables;
 use crate::underlay::udp::{self, Udp};
@@ -165,14 +164,17 @@ impl Switch {
 
 type Devices = Vec<Option<Arc<dyn Device>>>;
 
-fn open_taps(opener: &dyn Opener, tables: &Tables) -> (HashMap<crate::desired::PortName, Arc<Tap>>, Devices) {
+fn open_taps(
+    opener: &dyn Opener,
+    tables: &Tables,
+) -> (HashMap<crate::desired::PortName, Arc<dyn Interface>>, Devices) {
     let mut taps = HashMap::new();
     let slots = tables.ports().map(|port| port.id.index() + 1).max().unwrap_or(0);
     let mut devices: Devices = vec![None; slots];
     for port in tables.ports() {
         let name = &port.config.name;
         let spec = super::change::tap_spec(tables, port);
-        match Tap::open(opener, &spec) {
+        match open_interface(opener, &spec) {
             Ok(tap) => {
                 let binding = super::change::binding(port);
                 if opener.mark_of(&spec).is_some_and(|before| before != binding) {
@@ -181,7 +183,6 @@ fn open_taps(opener: &dyn Opener, tables: &Tables) -> (HashMap<crate::desired::P
                     tracing::info!(port = %name, frames, "threw away what the guest had sent before its last change");
                 }
                 opener.mark_tap(&spec, binding);
-                let tap = Arc::new(tap);
                 if let Some(slot) = devices.get_mut(port.id.index()) {
                     *slot = Some(tap.clone());
                 }

@@ -1,5 +1,6 @@
-//! PID 1 of a guest that is made of namespaces: it builds the guest's root, says that it is there, and from then on
-//! starts the DHCP client and the agent, waits for whatever ends, and obeys the power button.
+//! PID 1 of a guest. Here: of one that is made of namespaces: it builds the guest's root, says that it is there, and from
+//! then on starts the DHCP client and the agent, waits for whatever ends, and obeys the power button. [`machine`] is that
+//! of a virtual machine; both share what they start (`supervise`) and the DHCP client (`dhcp`).
 //!
 //! The hypervisor has made the namespaces (user, network, mount, PID, UTS, IPC) and set the working directory to the
 //! guest's own; see docs/SECURITY.md for what such a guest can and cannot do. The power button is a socket in that
@@ -8,21 +9,20 @@
 //! Never here: anything that reaches outside of the working directory, but for programs and libraries below `/usr`.
 
 mod dhcp;
+pub(crate) mod machine;
 mod root;
+mod supervise;
 
-use crate::log::say;
 use clap::Args;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use serde::Serialize;
 use std::{
     fs,
     io::{self, BufRead, BufReader, Read, Write},
     os::unix::net::UnixListener,
     path::Path,
-    process::{Child, Command, Stdio},
     thread,
-    time::{Duration, Instant},
 };
+use supervise::{Programs, end_all, raise, supervise, wait_for_interface};
 use thiserror::Error;
 
 /// The program itself, inside of the guest.
@@ -31,10 +31,6 @@ const PROGRAM: &str = "/run/shunt/guest";
 const BUTTON: &str = "power";
 /// Name of the note about the running guest in the guest's directory.
 const NOTE: &str = "running.json";
-/// Processes that do not end by themselves have this long.
-const GRACE: Duration = Duration::from_secs(2);
-/// A program that ends is started anew after this pause.
-const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 pub(crate) struct InitOptions {
@@ -110,14 +106,15 @@ pub(crate) fn run(options: &InitOptions) -> Result<(), InitError> {
     write_whole(NOTE, &text)?;
     rustix::system::sethostname(options.hostname.as_bytes()).map_err(InitError::call("set the host name"))?;
     root::build(&options.program, &note.boot_id)?;
-    dhcp::write_script()?;
+    dhcp::write_script(dhcp::IpProgram::Iproute2)?;
     root::drop_capabilities()?;
     say_booted(&text)?;
     wait_for_go()?;
     thread::spawn(move || obey(&button));
     wait_for_interface(&options.interface);
     raise(&options.interface);
-    supervise(options)
+    let InitOptions { interface, prefix, agent_option, .. } = options;
+    supervise(&Programs { interface, prefix, agent_options: agent_option })
 }
 
 fn note() -> Result<Note, InitError> {
@@ -159,91 +156,10 @@ fn wait_for_go() -> Result<(), InitError> {
     }
 }
 
-/// The switch may make the interface after the guest. There is no limit to the wait: a machine without a card runs too.
-fn wait_for_interface(name: &str) {
-    let directory = Path::new("/sys/class/net").join(name);
-    let begun = Instant::now();
-    while !directory.exists() {
-        let patient = begun.elapsed() > Duration::from_secs(10);
-        thread::sleep(Duration::from_millis(if patient { 100 } else { 2 }));
-    }
-}
-
-/// Takes the interface up before anybody watches it: afterwards a change of its link is news.
-fn raise(name: &str) {
-    let done = Command::new("ip").args(["link", "set", "dev", name, "up"]).env("PATH", PATH).status();
-    if !done.is_ok_and(|status| status.success()) {
-        say(format_args!("cannot take {name} up"));
-    }
-}
-
-/// Starts the two programs, starts them again when they end, and waits for orphans.
-fn supervise(options: &InitOptions) -> ! {
-    let mut client = start(dhcp::command(&options.interface));
-    let mut agent = start(agent(options));
-    loop {
-        match wait(WaitOptions::empty()) {
-            Ok(Some((pid, _))) => {
-                let ended = |child: &Option<Child>| child.as_ref().is_some_and(|child| is(child, pid));
-                if ended(&client) {
-                    thread::sleep(RESTART_PAUSE);
-                    client = start(dhcp::command(&options.interface));
-                } else if ended(&agent) {
-                    thread::sleep(RESTART_PAUSE);
-                    agent = start(self::agent(options));
-                }
-            }
-            // Neither could be started: try again, for there is nothing else to live for.
-            _ => {
-                thread::sleep(RESTART_PAUSE);
-                client = start(dhcp::command(&options.interface));
-                agent = start(self::agent(options));
-            }
-        }
-    }
-}
-
-fn is(child: &Child, pid: Pid) -> bool {
-    i32::try_from(child.id()).is_ok_and(|id| id == pid.as_raw_nonzero().get())
-}
-
-fn start(mut command: Command) -> Option<Child> {
-    // Standard output was the hypervisor's ear; from here on everything goes to the log, which is standard error.
-    let log = rustix::io::dup(io::stderr()).map_or_else(|_| Stdio::null(), Stdio::from);
-    match command.env_clear().env("PATH", PATH).stdin(Stdio::null()).stdout(log).spawn() {
-        Ok(child) => Some(child),
-        Err(error) => {
-            say(format_args!("cannot start {}: {error}", command.get_program().display()));
-            None
-        }
-    }
-}
-
-/// Where a guest's programs are.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-fn agent(options: &InitOptions) -> Command {
-    let mut command = Command::new(PROGRAM);
-    command.args(&options.prefix).args(["run", "--interface", &options.interface]);
-    command.args(["--udhcpc-pid-file", dhcp::PID_FILE, "--lease-file", dhcp::LEASE_FILE]);
-    command.args(&options.agent_option);
-    command
-}
-
 /// Whoever connects presses the button.
 fn obey(button: &UnixListener) {
     let _ = button.accept();
-    let others = || {
-        let names = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.file_name());
-        names.filter_map(|name| name.to_str()?.parse().ok()).filter(|pid| *pid > 1).filter_map(Pid::from_raw)
-    };
-    for pid in others() {
-        let _ = kill_process(pid, Signal::TERM);
-    }
-    let end = Instant::now() + GRACE;
-    while Instant::now() < end && others().next().is_some() {
-        thread::sleep(Duration::from_millis(2));
-    }
+    end_all();
     // The kernel ends with us whatever is left.
     std::process::exit(0);
 }

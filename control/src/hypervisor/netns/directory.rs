@@ -4,12 +4,14 @@
 //! A guest enters its directory before it gives up the host's user ids, so nothing above needs to be open to it. Never
 //! here: processes, namespaces.
 
-use super::super::{HypervisorError, VmSpec};
+use super::super::{
+    HypervisorError, VmSpec,
+    kept::{self, maps_ranges},
+};
 use crate::model::VmId;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::{
-    fs,
-    io::{self, Read, Seek, SeekFrom},
+    fs, io,
     os::{
         fd::AsRawFd,
         unix::{
@@ -20,14 +22,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// First of the user ids that guests get, and how many each gets.
-const FIRST_ID: u32 = 655_360;
-pub(super) const IDS: u32 = 65_536;
-/// So many ranges; guests whose ids fall into the same range differ in everything else.
-const RANGES: u128 = 20_000;
-/// How much of a log people are shown, in bytes.
-const LOG_END: u64 = 2048;
-
 /// What a guest's first process noted about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(super) struct Note {
@@ -36,14 +30,6 @@ pub(super) struct Note {
     pub(super) machine_boot_id: String,
     pub(super) boot_id: String,
 }
-
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    schema: u32,
-    spec: VmSpec,
-}
-
-const SCHEMA: u32 = 1;
 
 /// A guest's directory, there or not.
 #[derive(Clone, Debug)]
@@ -85,25 +71,7 @@ pub(super) fn prepare(base: &Path, program: &Path) -> Result<(), HypervisorError
 
 /// Everything below `base` that is named like a machine.
 pub(super) fn all(base: &Path) -> Result<Vec<VmId>, HypervisorError> {
-    let path = base.join("guests");
-    let entries = fs::read_dir(&path).map_err(HypervisorError::file("read", &path))?;
-    Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
-}
-
-/// Refuses what cannot be a guest.
-pub(super) fn check(spec: &VmSpec) -> Result<(), HypervisorError> {
-    let plain = |text: &str, others: &[u8]| {
-        text.bytes().all(|byte| byte.is_ascii_alphanumeric() || others.contains(&byte))
-    };
-    let port = &spec.port;
-    if port.is_empty() || port.len() > 15 || port.starts_with(['.', '-']) || !plain(port, b"-_.") {
-        return Err(HypervisorError::Unfit(format!("{port:?} cannot be the name of an interface")));
-    }
-    let hostname = &spec.hostname;
-    if hostname.is_empty() || hostname.len() > 64 || hostname.starts_with('-') || !plain(hostname, b"-.") {
-        return Err(HypervisorError::Unfit(format!("{hostname:?} cannot be the name of a machine")));
-    }
-    Ok(())
+    kept::all(&base.join("guests"))
 }
 
 impl Directory {
@@ -121,8 +89,7 @@ impl Directory {
 
     /// The host's id of the guest's root.
     pub(super) fn first_id(&self) -> u32 {
-        let range = u32::try_from(self.vm.uuid().as_u128() % RANGES).unwrap_or_default();
-        FIRST_ID + range * IDS
+        kept::first_id(self.vm)
     }
 
     /// Name of the handle of the user namespace; a file that the namespace is mounted on.
@@ -136,19 +103,7 @@ impl Directory {
 
     /// What it was made as; `None` when it was not, or not to the end.
     pub(super) fn spec(&self) -> Result<Option<VmSpec>, HypervisorError> {
-        let path = self.path.join("spec.json");
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(HypervisorError::file("read", &path)(error)),
-        };
-        let kept: Kept = serde_json::from_slice(&text)
-            .map_err(|error| HypervisorError::file("understand", &path)(error.into()))?;
-        if kept.schema == SCHEMA {
-            return Ok(Some(kept.spec));
-        }
-        let error = io::Error::other(format!("it has form {}, this program knows {SCHEMA}", kept.schema));
-        Err(HypervisorError::file("understand", &path)(error))
+        kept::spec(&self.path)
     }
 
     /// Makes the directory and a new system in it, unless it is there; the specification is what a start reads.
@@ -160,12 +115,7 @@ impl Directory {
         if present.is_none() {
             self.make_system(spec).map_err(HypervisorError::file("make", &self.path))?;
         }
-        let kept = Kept { schema: SCHEMA, spec: spec.clone() };
-        let (path, unfinished) = (self.path.join("spec.json"), self.path.join("spec.unfinished"));
-        let text = serde_json::to_vec(&kept).unwrap_or_default();
-        fs::write(&unfinished, text)
-            .and_then(|()| fs::rename(&unfinished, &path))
-            .map_err(HypervisorError::file("write", &path))
+        kept::keep(&self.path, spec)
     }
 
     fn make_system(&self, spec: &VmSpec) -> io::Result<()> {
@@ -240,25 +190,12 @@ impl Directory {
 
     /// The end of its log.
     pub(super) fn log_end(&self) -> String {
-        let read = || -> io::Result<Vec<u8>> {
-            let mut file = fs::File::open(self.log())?;
-            let length = file.metadata()?.len();
-            file.seek(SeekFrom::Start(length.saturating_sub(LOG_END)))?;
-            let mut end = Vec::new();
-            file.take(LOG_END).read_to_end(&mut end)?;
-            Ok(end)
-        };
-        String::from_utf8_lossy(&read().unwrap_or_default()).trim().replace('\n', "; ")
+        kept::end_of(&self.log())
     }
 
     /// Removes everything.
     pub(super) fn remove(&self) -> Result<(), HypervisorError> {
-        match fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(HypervisorError::file("remove", &self.path)(error))
-            }
-            _ => Ok(()),
-        }
+        kept::remove(&self.path)
     }
 }
 
@@ -273,16 +210,6 @@ fn give(path: &Path, id: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Can we give each guest a range of ids of its own? Not in a user namespace that has one id only.
-pub(super) fn maps_ranges() -> bool {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.lines().any(|line| {
-        let mut numbers = line.split_whitespace().map(str::parse::<u64>);
-        let (first, _, count) = (numbers.next(), numbers.next(), numbers.next());
-        matches!((first, count), (Some(Ok(0)), Some(Ok(count))) if count > u64::from(FIRST_ID) + u64::from(IDS) * 20_000)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,6 +220,7 @@ mod tests {
             port: "web-1".into(),
             hostname: "pool-1".into(),
             image: "tiny".parse().unwrap(),
+            mac: "02:00:00:00:00:05".parse().unwrap(),
             vcpus: 1,
             memory_mib: 128,
         }
@@ -326,17 +254,6 @@ mod tests {
         assert!(directory.spec().unwrap_err().to_string().contains("form 2"));
         assert!(directory.make(&spec()).is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), newer);
-    }
-
-    #[test]
-    fn names_that_lead_elsewhere_are_refused() {
-        for port in ["", "../x", "a/b", "sixteen-letters-", ".x", "a b", "-x"] {
-            assert!(check(&VmSpec { port: port.into(), ..spec() }).is_err(), "{port}");
-        }
-        for hostname in ["", "a b", "-x", "a/b"] {
-            assert!(check(&VmSpec { hostname: hostname.into(), ..spec() }).is_err(), "{hostname}");
-        }
-        check(&spec()).unwrap();
     }
 
     #[test]

@@ -2,11 +2,10 @@
 //! process 1. It notes who it is, says so, and goes on when it is told, by which time it is in its cgroup.
 
 use super::{
-    super::{HypervisorError, VmSpec},
+    super::{HypervisorError, VmSpec, kept::maps_ranges, path, require_programs as require},
     GuestProgram,
     cgroup::Cgroup,
-    directory::{Directory, maps_ranges},
-    path,
+    directory::Directory,
 };
 use std::{fs, path::Path, process::Stdio, time::Duration};
 use tokio::{
@@ -25,13 +24,7 @@ const PROGRAMS: [(&str, &str); 4] =
 
 /// Checks that everything is installed.
 pub(super) fn require_programs() -> Result<(), HypervisorError> {
-    let path = path();
-    for (program, package) in PROGRAMS {
-        if !std::env::split_paths(&path).any(|directory| directory.join(program).is_file()) {
-            return Err(HypervisorError::MissingProgram { program, package });
-        }
-    }
-    Ok(())
+    require(&PROGRAMS)
 }
 
 /// Starts the guest; when this returns its note is written and it has been told to go on.

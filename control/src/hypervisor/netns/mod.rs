@@ -10,17 +10,15 @@
 mod cgroup;
 mod directory;
 mod launch;
-mod life;
 mod namespace;
+mod note;
 
-use super::{Found, Hypervisor, HypervisorError, Running, Stop, VmEvent, VmPower, VmSpec};
+use super::{Found, Hypervisor, HypervisorError, Running, Stop, VmEvent, VmPower, VmSpec, kept, life::Life};
 use crate::model::VmId;
 use async_trait::async_trait;
 use directory::Directory;
-use life::Life;
 use std::{
     collections::HashMap,
-    ffi::OsString,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -90,7 +88,7 @@ impl Netns {
     /// The life of a guest, from memory or from its note.
     fn life<'a>(&self, directory: &Directory, guest: &'a mut Guest) -> Option<&'a Life> {
         if !guest.life.as_ref().is_some_and(Life::goes_on) {
-            guest.life = Life::find(directory, &self.events);
+            guest.life = note::life_of(directory, &self.events);
         }
         guest.life.as_ref()
     }
@@ -119,7 +117,7 @@ impl Hypervisor for Netns {
     }
 
     async fn create(&self, spec: &VmSpec) -> Result<(), HypervisorError> {
-        directory::check(spec)?;
+        kept::check(spec)?;
         let guest = self.guest(spec.vm);
         let _guest = guest.lock().await;
         let directory = self.directory(spec.vm);
@@ -218,11 +216,4 @@ impl Netns {
             VmPower::Absent | VmPower::Stopped => Err(HypervisorError::Absent(vm)),
         }
     }
-}
-
-/// `PATH` with the directories of system programs, which a user's shell may lack.
-fn path() -> OsString {
-    let mut path = std::env::var_os("PATH").unwrap_or_default();
-    path.push(":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin");
-    path
 }

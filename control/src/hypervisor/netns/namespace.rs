@@ -4,9 +4,12 @@
 //! The network namespace belongs to the user namespace: the guest's root configures it and is nobody on the host.
 
 use super::{
-    super::HypervisorError,
-    directory::{Directory, IDS, maps_ranges},
-    path,
+    super::{
+        HypervisorError, ip,
+        kept::{IDS, maps_ranges},
+        path,
+    },
+    directory::Directory,
 };
 use rustix::{
     fs::{StatFs, statfs},
@@ -84,17 +87,6 @@ async fn keep(directory: &Directory, port: &str, holder: &Child) -> Result<(), H
         .map_err(|errno| HypervisorError::file("mount a namespace on", &handle)(errno.into()))?;
     ip(&["netns", "attach", port, &pid.to_string()]).await?;
     ip(&["-n", port, "link", "set", "lo", "up"]).await
-}
-
-async fn ip(words: &[&str]) -> Result<(), HypervisorError> {
-    let failed =
-        |output: String| HypervisorError::Program { command: format!("ip {}", words.join(" ")), output };
-    let output = Command::new("ip").args(words).env("PATH", path()).stdin(Stdio::null()).output().await;
-    let output = output.map_err(|error| failed(error.to_string()))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
 /// Removes both. Interfaces that are left in the network namespace go with it, or back to whoever holds them.

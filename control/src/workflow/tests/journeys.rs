@@ -135,7 +135,11 @@ async fn a_machine_that_fails_is_replaced_and_kept_for_inspection() {
             let failed = cluster.vm(stocked.vm).await;
             assert_eq!((failed.tenant, failed.state), (Tenant::PLATFORM, VmState::Quarantined));
             assert!(failed.failure.is_some() && failed.settings.script.is_none());
-            assert_eq!(failed.bounces, u32::from(mood == Mood::Silent), "who said that it failed is not asked again");
+            assert_eq!(
+                failed.bounces,
+                u32::from(mood == Mood::Silent),
+                "who said that it failed is not asked again"
+            );
         }
         cluster.tend().await;
         assert_sound(&cluster).await;

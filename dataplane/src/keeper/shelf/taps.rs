@@ -26,6 +26,7 @@ fn isolated<T: Send>(test: impl FnOnce() -> T + Send) -> T {
 fn spec(name: &str) -> TapSpec {
     TapSpec {
         name: name.parse().unwrap(),
+        kind: PortKind::Tap,
         netns: None,
         mac: "02:00:00:00:00:0a".parse().unwrap(),
         mtu: Mtu::ETHERNET,
@@ -128,5 +129,49 @@ fn a_kept_tap_with_other_queues_than_wanted_is_opened_anew() {
             "{what}"
         );
         assert_eq!(passed, 0);
+    });
+}
+
+/// A hypervisor holds the TAP; what is kept is the packet socket, and it answers for that interface only.
+#[test]
+fn somebody_elses_interface_is_kept_and_nothing_else_under_its_name() {
+    isolated(|| {
+        let _hypervisor = (Direct.open_tap(&spec("vm0")).unwrap(), Direct.open_tap(&spec("vm1")).unwrap());
+        let netdev = |name| TapSpec { kind: PortKind::Netdev, ..spec(name) };
+        let keep = |shelf: &mut Shelf<Direct>, name, descriptors| {
+            let ask = Ask::KeepTap { spec: netdev(name), udp_trains: false, binding: Some(7) };
+            shelf.answer(ask, descriptors).0
+        };
+        let mut shelf = Shelf::new(Direct);
+        let (Answer::Tap { udp_trains: false, existed: true, .. }, given) =
+            shelf.answer(Ask::Tap { spec: netdev("vm0") }, vec![])
+        else {
+            panic!("the interface is there")
+        };
+        let copies = || given.iter().map(|own| own.try_clone().unwrap()).collect();
+        let own = TapSpec { netns: Some("/proc/self/ns/net".into()), ..netdev("lo") };
+        let (answer, _) = shelf.answer(Ask::Tap { spec: own }, vec![]);
+        assert!(
+            matches!(&answer, Answer::Refused { what, .. } if what.contains("own namespace")),
+            "{answer:?}"
+        );
+        // The next switch gets the same socket, and what waits in it.
+        shelf.returned();
+        let (answer, again) = shelf.answer(Ask::Tap { spec: netdev("vm0") }, vec![]);
+        assert!(matches!(answer, Answer::Tap { existed: true, .. }), "{answer:?}");
+        assert_eq!(inode(&again[1]), inode(&given[1]));
+        // A successor takes it under its own name only, and takes no TAP of the switch's for it.
+        let mut successor = Shelf::new(Direct);
+        assert!(matches!(keep(&mut successor, "vm1", copies()), Answer::Refused { .. }), "another's name");
+        let own = Direct.open_tap(&spec("own")).unwrap();
+        assert!(matches!(keep(&mut successor, "own", self::copies(&own)), Answer::Refused { .. }), "a TAP");
+        let elsewhere = isolated(|| {
+            let _hypervisor = Direct.open_tap(&spec("vm0")).unwrap();
+            Direct.open_tap(&netdev("vm0")).unwrap().control
+        });
+        let mixed = vec![elsewhere, given[1].try_clone().unwrap()];
+        assert!(matches!(keep(&mut successor, "vm0", mixed), Answer::Refused { .. }), "another's namespace");
+        assert_eq!(successor.taps(), 0);
+        assert_eq!(keep(&mut successor, "vm0", copies()), Answer::Done {});
     });
 }

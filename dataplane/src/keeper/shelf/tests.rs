@@ -10,6 +10,7 @@ use crate::types::Mtu;
 fn spec(name: &str) -> TapSpec {
     TapSpec {
         name: name.parse().unwrap(),
+        kind: PortKind::Tap,
         netns: Some("/proc/self/status".into()),
         mac: "02:00:00:00:00:05".parse().unwrap(),
         mtu: Mtu::ETHERNET,

@@ -1,13 +1,8 @@
-//! The life of a guest: its first process, told apart from any other by start time and the machine's boot, watched by a
-//! descriptor that becomes readable when it ends.
+//! The life of a machine: its process, or its first one, watched by a descriptor that becomes readable when it ends.
 
-use super::{
-    super::{Running, VmEvent},
-    directory::Directory,
-};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use super::{Running, VmEvent};
+use rustix::process::{Signal, pidfd_send_signal};
 use std::{
-    fs,
     os::fd::OwnedFd,
     sync::{
         Arc,
@@ -20,7 +15,7 @@ use tokio::{
     sync::{broadcast, watch},
 };
 
-/// A guest that runs, or ran until a moment ago.
+/// A machine that runs, or ran until a moment ago.
 #[derive(Debug)]
 pub(super) struct Life {
     running: Running,
@@ -31,17 +26,13 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// The life that a guest's note speaks of, if it goes on; its end will be told to `events`.
-    pub(super) fn find(directory: &Directory, events: &broadcast::Sender<VmEvent>) -> Option<Self> {
-        let note = directory.note()?;
-        let pid = Pid::from_raw(i32::try_from(note.pid).ok()?)?;
-        // First the descriptor, then the look at who it is: afterwards it can't become another one.
-        let process = Arc::new(pidfd_open(pid, PidfdFlags::empty()).ok()?);
-        let machine = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-        if machine.trim() != note.machine_boot_id || started_at(note.pid)? != note.started {
-            return None;
-        }
-        let running = Running { vm: directory.vm(), boot_id: note.boot_id, pid: note.pid };
+    /// The life of `running`, which is `process`; its end will be told to `events`. `None`: no watch is to be had.
+    pub(super) fn watch(
+        running: Running,
+        process: OwnedFd,
+        events: &broadcast::Sender<VmEvent>,
+    ) -> Option<Self> {
+        let process = Arc::new(process);
         let (over, expected) = (watch::Sender::new(false), Arc::new(AtomicBool::new(false)));
         let life = Self {
             running: running.clone(),
@@ -93,16 +84,4 @@ impl Life {
         let mut over = self.over.clone();
         tokio::time::timeout(limit, over.wait_for(|over| *over)).await.is_ok()
     }
-}
-
-/// When a process was started, in clock ticks since boot.
-fn started_at(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    // A process that only waits to be waited for has ended.
-    if matches!(fields.next()?, "Z" | "X") {
-        return None;
-    }
-    // Field 22 (proc(5)); one was taken.
-    fields.nth(18)?.parse().ok()
 }
